@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The database the sqlx macros are checked against while developing: every migration applied, in order.
-# Writes DATABASE_URL into .env (ignored by git). Run it again after changing a migration.
+# Writes DATABASE_URL into .env (ignored by git), or with --print only prints it. Run it again after
+# changing a migration.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,5 +23,6 @@ for service in app auth catalog scheduler audit billing; do
     fi
   done
 done
-psql -d postgres -c "DROP DATABASE IF EXISTS everhold_dev WITH (FORCE)" -c "ALTER DATABASE $fresh RENAME TO everhold_dev" 
-echo "DATABASE_URL=postgres://postgres@localhost/everhold_dev?host=$host" >.env
+psql -d postgres -c "SET client_min_messages = warning" -c "DROP DATABASE IF EXISTS everhold_dev WITH (FORCE)" -c "ALTER DATABASE $fresh RENAME TO everhold_dev" 
+database_url="postgres://postgres@localhost/everhold_dev?host=$host"
+if [ "${1:-}" = --print ]; then echo "$database_url"; else echo "DATABASE_URL=$database_url" >.env; fi

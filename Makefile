@@ -1,0 +1,46 @@
+# Two commands matter: `make run` and `make test`. `make help` lists the rest.
+SHELL := bash
+STATE ?= .everhold
+export PATH := $(CURDIR)/.cache/bin:$(PATH)
+export SQLX_OFFLINE ?= true
+
+.PHONY: help run test deps deps-test build portal lint fmt sqlx openapi clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: deps build portal ## Install what is missing, build, start, back up and restore something real; ONCE=1 exits then
+	@target/release/everhold demo --state $(STATE) --agent target/release/everhold-agent $(if $(ONCE),--once)
+
+deps: ## Install what `make run` needs
+	@scripts/deps.sh run
+
+deps-test: deps
+	@scripts/deps.sh test
+
+build: ## Release build of the server and the agent
+	cargo build --release --locked -p everhold -p everhold-agent
+
+portal: ## Build the portal (skipped, saying so, without Node)
+	@scripts/portal.sh
+
+test: ## The whole suite
+	@scripts/test.sh
+
+lint: ## Formatting, clippy, query freshness
+	cargo fmt --all --check
+	scripts/sqlx.sh --check
+
+fmt:
+	cargo fmt --all
+
+sqlx: ## Check every query against a real database and rewrite .sqlx
+	scripts/sqlx.sh
+
+openapi: ## Rewrite the OpenAPI document and the portal's types
+	cargo run -q --locked -p everhold -- openapi > web/openapi.json
+	cd web && npm run --silent generate
+
+clean: ## Remove builds and caches, never $(STATE)
+	cargo clean
+	rm -rf .cache .dev web/dist web/node_modules tests/.venv

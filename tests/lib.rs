@@ -1,0 +1,1 @@
+//! Nothing lives here: this package only carries the tests beside it.
