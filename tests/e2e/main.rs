@@ -1,1 +1,11 @@
-//! The whole, through real processes.
+//! The whole, through real processes: what a user types and what must come of it.
+//!
+//! Each test starts a platform of its own on a folder of its own. Needs the two binaries built
+//! (`make test` does) and the tools of `make deps-test`.
+
+mod borders;
+mod compare;
+mod crash;
+mod harness;
+mod outside;
+mod restore;

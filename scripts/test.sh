@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The whole suite, cheapest first; prints how long each part took. Every server a test needs is started and
+# stopped by the test run itself.
+#   make test              everything
+#   make test ONLY=rust    one part: deps lint build rust decoder portal
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SQLX_OFFLINE=true
+profile=default; [ -n "${CI:-}" ] && profile=ci
+
+declare -a names times
+part() { # part NAME COMMAND…
+  local name=$1 start=$SECONDS
+  shift
+  if [ -n "${ONLY:-}" ] && [[ " $ONLY " != *" $name "* ]]; then return; fi
+  printf '\n==== %s\n' "$name"
+  "$@" || { printf '\n==== %s FAILED after %s s\n' "$name" $((SECONDS - start)); exit 1; }
+  names+=("$name"); times+=($((SECONDS - start)))
+}
+
+lint() {
+  cargo fmt --all --check
+  scripts/sqlx.sh --check
+}
+build() {
+  cargo build --locked --workspace --bins
+  target/debug/everhold openapi | diff -u web/openapi.json - ||
+    { echo "web/openapi.json is stale: make openapi, and commit it"; return 1; }
+}
+rust() { cargo nextest run --locked --workspace --profile "$profile"; }
+decoder() { tests/.venv/bin/python -m pytest -q -p no:cacheprovider tests/decoder; }
+portal() {
+  command -v npm >/dev/null || { echo "skipped: Node is missing"; return; }
+  (cd web && npm run --silent lint && npm test --silent && npm run --silent build)
+  tests/portal.sh
+}
+
+part deps scripts/deps.sh test
+part lint lint
+part build build
+part portal portal
+part rust rust
+part decoder decoder
+
+printf '\n'
+for i in "${!names[@]}"; do printf '%-10s %5s s\n' "${names[$i]}" "${times[$i]}"; done

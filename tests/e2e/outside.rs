@@ -1,0 +1,113 @@
+//! Others reading and writing: our decoder in Python, restic and rclone on our store, SeaweedFS under our platform.
+
+use std::{ffi::OsStr, fs, path::Path};
+
+use crate::{
+    borders::python,
+    compare,
+    harness::{Agent, Platform, bin, folder, root, tool},
+};
+
+#[test]
+fn the_python_decoder_opens_a_vault_from_bucket_key_store_and_kit() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let kit = dir.path().join("kit.json");
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), Some(&kit));
+    let source = dir.path().join("source");
+    fs::create_dir(&source).expect("mkdir");
+    let content: String = (0..5000).map(|i| format!("line {i}\n")).collect();
+    fs::write(source.join("readable.txt"), &content).expect("write");
+    fs::write(source.join("small"), "small file").expect("write");
+    agent.backup(&[&source]);
+
+    let decoder = root().join("tests/decoder/everhold_decode.py");
+    let dev = platform.state.join("dev.json");
+    let base: [&OsStr; 4] = ["--dev-json".as_ref(), dev.as_ref(), "--kit".as_ref(), kit.as_ref()];
+    let listed = python(&decoder, &[&base[..], &["list".as_ref()]].concat());
+    let path = source.join("readable.txt");
+    assert!(listed.contains(path.to_str().expect("UTF-8")), "{listed}");
+    let out = dir.path().join("extracted");
+    python(&decoder, &[&base[..], &["extract".as_ref(), path.as_ref(), out.as_ref()]].concat());
+    assert_eq!(fs::read_to_string(out).expect("extracted"), content);
+}
+
+#[test]
+fn restic_and_rclone_work_against_the_embedded_store() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let dev = platform.state.join("dev.json");
+    for script in ["restic.sh", "rclone.sh"] {
+        let path = root().join("tests/strangers").join(script);
+        tool("bash", &[path.as_ref(), dev.as_ref()]).expect(0);
+    }
+}
+
+#[test]
+fn the_probe_passes_on_the_embedded_store() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let server = bin("everhold").display().to_string();
+    let said = tool(
+        &server,
+        &[
+            "store".as_ref(),
+            "probe".as_ref(),
+            "--json".as_ref(),
+            "--state".as_ref(),
+            platform.state.as_ref(),
+        ],
+    )
+    .expect(0);
+    let report: serde_json::Value = said.json();
+    let cases = report["cases"].as_array().expect("cases");
+    assert!(cases.len() > 15, "{report}");
+    assert!(cases.iter().all(|case| case["outcome"] == "pass"), "{report:#}");
+}
+
+#[test]
+fn the_whole_job_runs_on_seaweedfs_too() {
+    let dir = folder();
+    let script = root().join("scripts/seaweedfs.sh");
+    let store = dir.path().join("seaweedfs");
+    struct Stop<'a>(&'a Path, &'a Path);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            tool("bash", &[self.0.as_ref(), "stop".as_ref(), self.1.as_ref()]);
+        }
+    }
+    let _stop = Stop(&script, &store);
+    tool("bash", &[script.as_ref(), "start".as_ref(), store.as_ref()]).expect(0);
+    let settings = store.join("store.toml");
+    let platform =
+        Platform::start_with(&dir.path().join("state"), &["--store".as_ref(), settings.as_ref()]);
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), None);
+    let source = dir.path().join("source");
+    fs::create_dir(&source).expect("mkdir");
+    for i in 0..300 {
+        fs::write(source.join(format!("file-{i}")), format!("{i}").repeat(i * 7)).expect("write");
+    }
+    agent.backup(&[&source]);
+    let target = dir.path().join("out");
+    agent.restore("latest", &target);
+    compare::same_content(&source, &target.join(source.strip_prefix("/").expect("absolute")));
+}
+
+#[test]
+fn the_main_job_of_make_run_passes_and_finds_its_data_again() {
+    let dir = folder();
+    let state = dir.path().join("state");
+    let (server, agent) = (bin("everhold"), bin("everhold-agent"));
+    for _ in 0..2 {
+        let args: [&OsStr; 6] = [
+            "demo".as_ref(),
+            "--once".as_ref(),
+            "--state".as_ref(),
+            state.as_ref(),
+            "--agent".as_ref(),
+            agent.as_ref(),
+        ];
+        let said = tool(&server.display().to_string(), &args).expect(0);
+        assert!(said.stdout.contains("refused"), "the refused deletion is shown:\n{}", said.stdout);
+    }
+}
