@@ -49,7 +49,8 @@ fn metadata() -> Metadata {
 fn edges(metadata: &Metadata, kind: DependencyKind) -> Vec<(String, String)> {
     let ours: BTreeSet<&str> = metadata.packages.iter().map(|p| p.name.as_str()).collect();
     let of = |package: &cargo_metadata::Package| {
-        let wanted = |d: &&cargo_metadata::Dependency| d.kind == kind && ours.contains(d.name.as_str());
+        let wanted =
+            |d: &&cargo_metadata::Dependency| d.kind == kind && ours.contains(d.name.as_str());
         package
             .dependencies
             .iter()
@@ -88,7 +89,8 @@ fn the_engine_knows_no_database_and_no_web_and_the_words_know_no_runtime() {
     let metadata = metadata();
     let uses = |name: &str| -> BTreeSet<String> {
         let package = metadata.packages.iter().find(|p| p.name == name).expect("known crate");
-        let shipped = |d: &&cargo_metadata::Dependency| d.kind == DependencyKind::Normal && !d.optional;
+        let shipped =
+            |d: &&cargo_metadata::Dependency| d.kind == DependencyKind::Normal && !d.optional;
         package.dependencies.iter().filter(shipped).map(|d| d.name.clone()).collect()
     };
     for (name, banned) in [

@@ -1,4 +1,5 @@
 //! The house's own rules, checked: who may depend on whom, what every crate must carry, what files may hold.
 
 mod borders;
+mod licences;
 mod tidiness;

@@ -7,8 +7,11 @@ fn root() -> PathBuf {
 }
 
 fn tracked() -> Vec<(String, String)> {
-    let output =
-        Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git runs");
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
     let names = String::from_utf8(output.stdout).expect("our own names are UTF-8");
     names
         .split('\0')
