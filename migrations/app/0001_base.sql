@@ -110,9 +110,11 @@ BEGIN
         CREATE POLICY system_relays ON %1$I.outbox FOR SELECT TO %3$I USING (true);
         CREATE POLICY system_marks_delivered ON %1$I.outbox FOR UPDATE TO %3$I
             USING (app.system_reason() = 'outbox_relay');
+        CREATE POLICY system_forgets_delivered ON %1$I.outbox FOR DELETE TO %3$I
+            USING (delivered_at IS NOT NULL AND app.system_reason() = 'outbox_relay');
         CREATE POLICY system_writes ON %1$I.outbox FOR INSERT TO %3$I WITH CHECK (true);
         GRANT INSERT ON %1$I.outbox TO %2$I;
-        GRANT SELECT, INSERT, UPDATE (delivered_at) ON %1$I.outbox TO %3$I;
+        GRANT SELECT, INSERT, DELETE, UPDATE (delivered_at) ON %1$I.outbox TO %3$I;
     $ddl$, service, login, system_login);
 END
 $$;
