@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 exec 9>.dev.lock; flock 9
-url=$(scripts/pg.sh start .dev/pg)
+url=$(scripts/pg.sh start .dev/pg 9>&-)  # the server must not inherit the lock
 host=${url#*host=}
 bin=$(scripts/pg.sh bin)
 psql() { "$bin/psql" -qXv ON_ERROR_STOP=1 -h "$host" -U postgres "$@"; }
