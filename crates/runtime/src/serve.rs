@@ -1,0 +1,87 @@
+//! Sockets: HTTP/1.1 with a header deadline, and a drain that ends.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A client that does not finish its headers in this time is a mistake or an attack.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// Requests under way when the process stops get this long.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Serves until `stop`, then lets requests under way finish, for a bounded time.
+///
+/// # Errors
+/// Never at present; a socket that cannot accept for a moment is waited for.
+pub async fn serve_public(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, router.clone(), stop.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, or the peer is gone already: neither ends the server.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(DRAIN_WITHIN, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "connections were cut off");
+    }
+    Ok(())
+}
+
+/// The internal listener: same manners, other router.
+///
+/// # Errors
+/// As [`serve_public`].
+pub async fn serve_internal(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    serve_public(listener, router, stop).await
+}
+
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    let service = TowerToHyperService::new(router);
+    let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended badly");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
