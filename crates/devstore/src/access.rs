@@ -68,11 +68,7 @@ impl Keys {
         self.of(credentials).is_ok_and(|key| key.reaches(bucket))
     }
 
-    fn check_source(
-        &self,
-        credentials: Option<&Credentials>,
-        source: &CopySource,
-    ) -> S3Result<()> {
+    fn check_source(&self, credentials: Option<&Credentials>, source: &CopySource) -> S3Result<()> {
         match source {
             CopySource::Bucket { bucket, .. } if self.of(credentials)?.reaches(bucket) => Ok(()),
             _ => Err(denied()),
@@ -110,7 +106,11 @@ impl S3Access for Keys {
         match cx.s3_path() {
             S3Path::Root => Ok(()),
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => {
-                if key.reaches(bucket) { Ok(()) } else { Err(denied()) }
+                if key.reaches(bucket) {
+                    Ok(())
+                } else {
+                    Err(denied())
+                }
             }
         }
     }

@@ -136,11 +136,8 @@ mod tests {
 
     #[test]
     fn time_the_machine_was_off_is_not_trusted_but_uptime_is() {
-        let beat = Heartbeat {
-            trusted: start(),
-            boot: Some("one".into()),
-            since_boot_ns: 5_000_000_000,
-        };
+        let beat =
+            Heartbeat { trusted: start(), boot: Some("one".into()), since_boot_ns: 5_000_000_000 };
         let two_hours = Duration::from_secs(7_205);
         let same = Uptime { boot: Some("one".into()), since: two_hours };
         assert_eq!(resumed(&beat, &same), start() + Duration::from_secs(7_200));

@@ -102,7 +102,8 @@ fn percent_decode(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const PRESIGNED: &str = "http://h/b/k?X-Amz-Signature=0&X-Amz-SignedHeaders=host%3Bx-amz-meta-a";
+    const PRESIGNED: &str =
+        "http://h/b/k?X-Amz-Signature=0&X-Amz-SignedHeaders=host%3Bx-amz-meta-a";
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(k, v)| (k.parse().expect("name"), v.parse().expect("value"))).collect()

@@ -109,9 +109,9 @@ pub(crate) fn list(rows: &impl Rows, bucket: &str, query: &Query) -> S3Result<Pa
         let (line, next) = read_line(rows, bucket, query, key, row)?;
         cursor = next;
         let Some(line) = line else { continue };
-        let repeated = page.lines.last().is_some_and(|last| {
-            matches!((last, &line), (Line::Prefix(a), Line::Prefix(b)) if a == b)
-        });
+        let repeated = page.lines.last().is_some_and(
+            |last| matches!((last, &line), (Line::Prefix(a), Line::Prefix(b)) if a == b),
+        );
         if repeated {
             continue;
         }

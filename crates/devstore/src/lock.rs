@@ -177,8 +177,7 @@ mod tests {
         );
         assert_eq!(answer, Ok(()));
         let shorter = lock(Compliance, 9_001);
-        let answer =
-            may_replace(lock(Compliance, 9_100), shorter, Bypass::No, at(100), at(9_000));
+        let answer = may_replace(lock(Compliance, 9_100), shorter, Bypass::No, at(100), at(9_000));
         assert_eq!(answer, Err(Refusal::Shortened(at(9_100))));
     }
 }

@@ -292,8 +292,7 @@ impl<'t> Write<'t> {
     }
     /// A number no earlier row has, and the version id made of it.
     pub(crate) fn next_version(&mut self) -> Result<(u64, String)> {
-        let last: u64 =
-            self.system.get("sequence")?.map_or(Ok(0), |row| decode(row.value()))?;
+        let last: u64 = self.system.get("sequence")?.map_or(Ok(0), |row| decode(row.value()))?;
         let next = last + 1;
         self.system.insert("sequence", encode(&next)?.as_slice())?;
         let random = crate::blobs::random_id();

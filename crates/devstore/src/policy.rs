@@ -135,10 +135,9 @@ pub fn needed(operation: &str, shape: Shape) -> Option<Vec<Action>> {
         | "GetBucketLocation"
         | "GetBucketVersioning"
         | "GetObjectLockConfiguration" => A::ReadBucket,
-        "CreateBucket"
-        | "DeleteBucket"
-        | "PutBucketVersioning"
-        | "PutObjectLockConfiguration" => A::ManageBucket,
+        "CreateBucket" | "DeleteBucket" | "PutBucketVersioning" | "PutObjectLockConfiguration" => {
+            A::ManageBucket
+        }
         "ListObjects" | "ListObjectsV2" => A::ListObjects,
         "ListObjectVersions" => A::ListVersions,
         "PutObject" => A::PutObject,

@@ -2,9 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderMap;
-use s3s::{
-    S3Error, S3ErrorCode, S3Result, TrailingHeaders, dto::StreamingBlob, s3_error,
-};
+use s3s::{S3Error, S3ErrorCode, S3Result, TrailingHeaders, dto::StreamingBlob, s3_error};
 
 use super::Store;
 use crate::{
@@ -22,9 +20,9 @@ pub(super) fn announced(
     let md5 = content_md5.map(parse_md5).transpose()?;
     for algorithm in Algorithm::ALL {
         if let Some(value) = checksums.get(algorithm) {
-            STANDARD.decode(value).map_err(|_| {
-                s3_error!(InvalidRequest, "a checksum header is not base64")
-            })?;
+            STANDARD
+                .decode(value)
+                .map_err(|_| s3_error!(InvalidRequest, "a checksum header is not base64"))?;
         }
     }
     let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -74,7 +72,8 @@ fn fill_from_trailers(
     let Some(trailers) = trailers.and_then(|trailers| trailers.take()) else { return Ok(()) };
     for algorithm in Algorithm::ALL {
         let Some(value) = trailers.get(algorithm.header()) else { continue };
-        let value = value.to_str().map_err(|_| s3_error!(InvalidRequest, "a trailer is not text"))?;
+        let value =
+            value.to_str().map_err(|_| s3_error!(InvalidRequest, "a trailer is not text"))?;
         announced.checksums.set(algorithm, value.to_owned());
     }
     Ok(())

@@ -87,11 +87,7 @@ pub(super) fn put_condition(
 /// Lock headers of an answer: mode, date, hold.
 pub(super) fn lock_headers(
     object: &Object,
-) -> (
-    Option<dto::ObjectLockMode>,
-    Option<dto::Timestamp>,
-    Option<dto::ObjectLockLegalHoldStatus>,
-) {
+) -> (Option<dto::ObjectLockMode>, Option<dto::Timestamp>, Option<dto::ObjectLockLegalHoldStatus>) {
     let hold = object
         .legal_hold
         .then(|| dto::ObjectLockLegalHoldStatus::from_static(dto::ObjectLockLegalHoldStatus::ON));
@@ -100,11 +96,8 @@ pub(super) fn lock_headers(
 }
 
 pub(super) fn checksum_type(sums: &Checksums) -> Option<dto::ChecksumType> {
-    let text = if sums.composite {
-        dto::ChecksumType::COMPOSITE
-    } else {
-        dto::ChecksumType::FULL_OBJECT
-    };
+    let text =
+        if sums.composite { dto::ChecksumType::COMPOSITE } else { dto::ChecksumType::FULL_OBJECT };
     (!sums.is_empty()).then(|| dto::ChecksumType::from_static(text))
 }
 

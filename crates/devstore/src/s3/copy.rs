@@ -97,8 +97,7 @@ pub(super) async fn copy(
         .collect();
     let asked = input.checksum_algorithm.as_ref();
     wanted.extend(asked.and_then(|algorithm| Algorithm::parse(algorithm.as_str())));
-    let announced =
-        Announced { wanted, length: Some(original.length), ..Announced::default() };
+    let announced = Announced { wanted, length: Some(original.length), ..Announced::default() };
     let stream = StreamingBlob::wrap(body.into_stream());
     let (blob, sums) = store.receive(Some(stream), announced, None).await?;
     let tag = hex::encode(sums.md5);
@@ -134,8 +133,7 @@ pub(super) async fn part(
     let input = &mut req.input;
     let range = input.copy_source_range.as_deref().map(Range::parse).transpose();
     let range = range.map_err(|_| s3_error!(InvalidArgument, "the range is not readable"))?;
-    let upload =
-        store.find_upload(&input.bucket, &input.key, &input.upload_id).await?;
+    let upload = store.find_upload(&input.bucket, &input.key, &input.upload_id).await?;
     let conditions = source_conditions!(input);
     let (_, _, source_version, body) =
         open_source(store, &input.copy_source, conditions, range).await?;
@@ -144,8 +142,7 @@ pub(super) async fn part(
     let stream = StreamingBlob::wrap(body.into_stream());
     let received = store.receive(Some(stream), announced, None).await?;
     let place = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
-    let (tag, sums, modified) =
-        store.keep_part(place, input.part_number, received).await?;
+    let (tag, sums, modified) = store.keep_part(place, input.part_number, received).await?;
     let result = CopyPartResult {
         e_tag: Some(etag(&tag)),
         last_modified: Some(date(modified)),

@@ -70,12 +70,7 @@ struct Looked {
     version_id: Option<String>,
 }
 
-async fn look(
-    store: &Store,
-    bucket: &str,
-    key: &str,
-    id: Option<&str>,
-) -> S3Result<Looked> {
+async fn look(store: &Store, bucket: &str, key: &str, id: Option<&str>) -> S3Result<Looked> {
     let (bucket, key, id) = (bucket.to_owned(), key.to_owned(), id.map(str::to_owned));
     store
         .meta
@@ -207,8 +202,7 @@ pub(super) async fn head(
     let input = &mut req.input;
     refuse_part_number(input.part_number)?;
     let conditions = conditions!(input);
-    let looked =
-        look(store, &input.bucket, &input.key, input.version_id.as_deref()).await?;
+    let looked = look(store, &input.bucket, &input.key, input.version_id.as_deref()).await?;
     let Looked { found, object, version_id } = looked;
     conditions.check(&found, &object)?;
     let span = picked(input.range, &object)?;

@@ -177,12 +177,7 @@ pub(super) async fn versions(
     })
 }
 
-fn version_line(
-    names: Names,
-    key: &str,
-    version: &Version,
-    latest: bool,
-) -> Option<ObjectVersion> {
+fn version_line(names: Names, key: &str, version: &Version, latest: bool) -> Option<ObjectVersion> {
     let object = version.object()?;
     let class = ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD);
     Some(ObjectVersion {

@@ -56,10 +56,8 @@ pub(super) async fn put_retention(
     req: S3Request<PutObjectRetentionInput>,
 ) -> S3Result<S3Response<PutObjectRetentionOutput>> {
     let input = req.input;
-    let wish = input.retention.unwrap_or(ObjectLockRetention {
-        mode: None,
-        retain_until_date: None,
-    });
+    let wish =
+        input.retention.unwrap_or(ObjectLockRetention { mode: None, retain_until_date: None });
     let new = match (wish.mode, wish.retain_until_date) {
         (None, None) => None,
         (Some(mode), Some(until)) => Some(retention(mode.as_str(), until)?),

@@ -18,12 +18,7 @@ use std::sync::Arc;
 use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
 use crate::{
-    access::Keys,
-    blobs::Blobs,
-    clock::LockClock,
-    lock::Bypass,
-    meta::Meta,
-    versions::Now,
+    access::Keys, blobs::Blobs, clock::LockClock, lock::Bypass, meta::Meta, versions::Now,
 };
 
 /// Everything an operation needs; cheap to clone.

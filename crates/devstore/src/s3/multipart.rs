@@ -30,12 +30,7 @@ fn no_such_upload() -> s3s::S3Error {
 }
 
 impl Store {
-    pub(super) async fn find_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        id: &str,
-    ) -> S3Result<Upload> {
+    pub(super) async fn find_upload(&self, bucket: &str, key: &str, id: &str) -> S3Result<Upload> {
         let place = (bucket.to_owned(), key.to_owned(), id.to_owned());
         self.meta
             .read(move |rows| {
@@ -93,9 +88,8 @@ pub(super) async fn create(
     let kind = input.checksum_type.as_ref().map(ChecksumType::as_str);
     let checksum = algorithm.map(|algorithm| UploadChecksum {
         algorithm,
-        full_object: kind.map_or(algorithm == Algorithm::Crc64Nvme, |kind| {
-            kind == ChecksumType::FULL_OBJECT
-        }),
+        full_object: kind
+            .map_or(algorithm == Algorithm::Crc64Nvme, |kind| kind == ChecksumType::FULL_OBJECT),
     });
     let now = store.now();
     let attributes = attributes_of!(input);
@@ -133,8 +127,7 @@ pub(super) async fn part(
         input.content_length,
     )?;
     announced.wanted.extend(upload.checksum.map(|checksum| checksum.algorithm));
-    let received =
-        store.receive(input.body.take(), announced, req.trailing_headers.take()).await?;
+    let received = store.receive(input.body.take(), announced, req.trailing_headers.take()).await?;
     let place = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());
     let (tag, sums, _) = store.keep_part(place, input.part_number, received).await?;
     let output = UploadPartOutput { e_tag: Some(etag(&tag)), ..UploadPartOutput::default() };
@@ -217,11 +210,10 @@ pub(super) async fn complete(
             let kept = object.segments.clone();
             let mut unused = Vec::new();
             let place = (bucket.as_str(), key.as_str());
-            let mut changed =
-                versions::put(rows, place, &condition, upload.wish, now, |rows| {
-                    unused = rows.delete_upload(&bucket, &key, &id)?;
-                    Ok(object)
-                })?;
+            let mut changed = versions::put(rows, place, &condition, upload.wish, now, |rows| {
+                unused = rows.delete_upload(&bucket, &key, &id)?;
+                Ok(object)
+            })?;
             unused.retain(|segment| !kept.contains(segment));
             changed.garbage.append(&mut unused);
             Ok((tag, sums, changed))
