@@ -1,0 +1,34 @@
+//! Forgets nonces that no signature can use any more.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::Clock;
+use pg::{Db, OperationalReason, SystemReason, SystemTx};
+use runtime::{Platform, Worker};
+
+use super::store;
+
+const PAUSE: Duration = Duration::from_secs(60);
+/// A request dated as far ahead as is believed stays valid for twice the window; this is far beyond.
+const KEEP: Duration = Duration::from_secs(600);
+const _: () = assert!(KEEP.as_secs() > 2 * api::signature::WINDOW_S);
+
+/// Forgets, every minute.
+pub fn worker(platform: &Platform) -> Worker {
+    let (db, clock) = (platform.db.clone(), platform.clock.clone());
+    Worker::every("nonce_expiry", PAUSE, move || {
+        let (db, clock) = (db.clone(), clock.clone());
+        async move { prune(&db, &clock).await.map(|_| false) }
+    })
+}
+
+/// Removes nonces past their use; says how many.
+///
+/// # Errors
+/// See [`pg::Error`].
+pub async fn prune(db: &Db, clock: &Arc<dyn Clock>) -> Result<u64, pg::Error> {
+    let mut tx = SystemTx::begin(db, SystemReason::NonceExpiry).await?;
+    let gone = store::delete_stale_nonces(&mut tx, clock.now() - KEEP).await?;
+    tx.commit_operational(OperationalReason::Cleanup).await?;
+    Ok(gone)
+}
