@@ -1,0 +1,61 @@
+//! The reconciler of leases: a run whose lease is over is lost, one nobody fetched is missed.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{RunId, TenantId, Timestamp, run::RunState};
+use pg::{Scope, ScopeReason, SystemReason, SystemTx, TenantTx};
+use runtime::Worker;
+
+use super::{Error, own_event, store};
+use crate::state::Scheduler;
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// While the platform was down no agent could renew, so nothing is judged before every agent had a whole
+/// lease's time to be heard again.
+pub fn expire_leases(state: Arc<Scheduler>) -> Worker {
+    let first = state.clock.now() + state.config.lease;
+    Worker::every("expire_leases", LOOK_EVERY, move || {
+        let state = state.clone();
+        async move {
+            let now = state.clock.now();
+            if now < first { Ok(false) } else { state.expire(now).await.map(|ended| ended > 0) }
+        }
+    })
+}
+
+impl Scheduler {
+    /// Ends what is overdue at `now`; says how many runs that were.
+    pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+        let mut system = SystemTx::begin(&self.db, SystemReason::LeaseExpiry).await?;
+        let stale = now - self.config.missed_after;
+        let due = store::list_overdue(system.conn(), now, stale).await?;
+        drop(system);
+        let mut ended = 0;
+        for (tenant, id) in due {
+            ended += usize::from(self.expire_one(tenant, id, now).await?);
+        }
+        Ok(ended)
+    }
+
+    async fn expire_one(&self, tenant: TenantId, id: RunId, now: Timestamp) -> Result<bool, Error> {
+        let scope = Scope::without_permit(tenant, ScopeReason::Reconcile);
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        store::lock_run(tx.conn(), tenant, id).await?;
+        let Some(stored) = store::find_run(tx.conn(), tenant, id).await? else { return Ok(false) };
+        // Between the two looks the agent may have been heard.
+        let due = match stored.run.state {
+            RunState::Running => stored.lease_until.is_none_or(|until| until <= now),
+            RunState::Queued => stored.run.created_at + self.config.missed_after <= now,
+            _ => false,
+        };
+        if !due {
+            return Ok(false);
+        }
+        let run = self.lose(&mut tx, &stored, now).await?;
+        let action = if run.state == RunState::Missed { "run.missed" } else { "run.lost" };
+        tx.commit(own_event(self, action, &run, now)).await?;
+        tracing::info!(run = %run.id, state = %run.state, "run.overdue");
+        Ok(true)
+    }
+}

@@ -1,0 +1,197 @@
+//! Handing out leases: to an agent that starts a run itself, and to one that polls for queued ones.
+//!
+//! The workload's row is held while a lease is handed out, so that of two takers one waits and then sees
+//! what the other did. The epoch is raised before the lease leaves: a paused agent that wakes later must
+//! lose the race when it opens its session.
+
+use std::time::Duration;
+
+use api::scheduler::{Assignment, CreateRun, Run, Trigger};
+use domain::{AgentId, Timestamp, WorkloadId, run::RunState};
+use pg::{AuditEvent, Scope, TenantTx};
+use runtime::{Cx, LeaseClaims};
+
+use super::{
+    Error, Request, apply, event, overlapping, own_event, replayed, require, settle,
+    settle::Outcome,
+    store::{self, Grant, NewRun, Stored},
+    validate,
+};
+use crate::state::Scheduler;
+
+/// Between two looks at the database while an agent waits: another replica may have queued something.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+impl Scheduler {
+    /// An agent's own run, leased to it at once.
+    pub async fn start_local(
+        &self,
+        cx: &Cx,
+        scope: Scope,
+        agent: AgentId,
+        body: &CreateRun,
+        key: Option<&str>,
+    ) -> Result<Assignment, Error> {
+        body.source.as_ref().map_or(Ok(()), validate::source)?;
+        let request = Request::new(cx, body, key)?;
+        let (tenant, now) = (scope.tenant(), cx.now());
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        if let Some(earlier) = replayed(&mut tx, request.as_ref()).await? {
+            return self.assignment(earlier, now);
+        }
+        if let Some(source) = &body.source {
+            store::insert_workload(tx.conn(), tenant, body.workload_id, agent, source, now).await?;
+        }
+        let known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
+        let workload = known.ok_or(Error::NoSources)?;
+        if workload.agent_id != agent {
+            return Err(Error::NotFound);
+        }
+        let mut events = self.clear_way(&mut tx, body.workload_id, now).await?;
+        let source = body.source.as_ref().unwrap_or(&workload.source);
+        store::set_workload_source(tx.conn(), tenant, body.workload_id, source).await?;
+        let grant = self.grant(&mut tx, body.workload_id, now).await?;
+        let run = NewRun {
+            id: cx.id(),
+            workload_id: body.workload_id,
+            agent_id: agent,
+            trigger: Trigger::Local,
+            source,
+            now,
+            request: request.as_ref().map(|r| (r.key.as_str(), r.digest.as_slice())),
+        };
+        store::insert_run(tx.conn(), tenant, &run, Some(grant)).await.map_err(overlapping)?;
+        let stored = require(&mut tx, run.id).await?;
+        events.push(event(cx, "run.started", &stored.run).detail("epoch", stored.epoch));
+        tx.commit_all(events).await?;
+        self.assignment(stored, now)
+    }
+
+    /// Waits up to `wait` for a queued run of this agent.
+    pub async fn poll(
+        &self,
+        cx: &Cx,
+        scope: Scope,
+        agent: AgentId,
+        wait: Duration,
+    ) -> Result<Option<Assignment>, Error> {
+        let until = tokio::time::Instant::now() + wait;
+        let place = self.hub.watch(agent.uuid());
+        loop {
+            let woken = place.notified();
+            tokio::pin!(woken);
+            // Before looking, so that what is queued while we look wakes us.
+            woken.as_mut().enable();
+            if let Some(assignment) = self.take(cx, scope, agent).await? {
+                return Ok(Some(assignment));
+            }
+            let now = tokio::time::Instant::now();
+            if now >= until || self.stopping.is_cancelled() {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = woken => {}
+                () = self.stopping.cancelled() => {}
+                () = tokio::time::sleep_until(until.min(now + LOOK_EVERY)) => {}
+            }
+        }
+    }
+
+    /// One look: the oldest queued run of this agent that nobody else takes at this moment.
+    async fn take(
+        &self,
+        cx: &Cx,
+        scope: Scope,
+        agent: AgentId,
+    ) -> Result<Option<Assignment>, Error> {
+        let (tenant, now) = (scope.tenant(), cx.now());
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        let Some((id, workload)) = store::take_queued(tx.conn(), tenant, agent, now).await? else {
+            return Ok(None);
+        };
+        store::lock_workload(tx.conn(), tenant, workload).await?;
+        let mut events = match self.clear_way(&mut tx, workload, now).await {
+            Ok(events) => events,
+            // A local run started between our two looks: this one stays in the queue.
+            Err(Error::Conflict(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let grant = self.grant(&mut tx, workload, now).await?;
+        if store::start_run(tx.conn(), tenant, id, grant, now).await? == 0 {
+            return Ok(None);
+        }
+        let stored = require(&mut tx, id).await?;
+        events.push(event(cx, "run.started", &stored.run).detail("epoch", stored.epoch));
+        tx.commit_all(events).await?;
+        self.hub.wake(id.uuid());
+        self.assignment(stored, now).map(Some)
+    }
+
+    /// No other run of the workload may be running. One whose lease is over is ended here.
+    async fn clear_way(
+        &self,
+        tx: &mut TenantTx,
+        workload: WorkloadId,
+        now: Timestamp,
+    ) -> Result<Vec<AuditEvent>, Error> {
+        let tenant = tx.tenant();
+        let Some(id) = store::find_running(tx.conn(), tenant, workload).await? else {
+            return Ok(Vec::new());
+        };
+        let stored = require(tx, id).await?;
+        if let Some(until) = stored.lease_until.filter(|until| *until > now) {
+            return Err(Error::Conflict(format!(
+                "run {id} of this workload is running; unless its agent is heard again, its lease ends at \
+                 {until}"
+            )));
+        }
+        let run = self.lose(tx, &stored, now).await?;
+        Ok(vec![own_event(self, "run.lost", &run, now)])
+    }
+
+    /// Ends a run whose lease is over, or that was never fetched. Its row is held by the caller.
+    pub(super) async fn lose(
+        &self,
+        tx: &mut TenantTx,
+        stored: &Stored,
+        now: Timestamp,
+    ) -> Result<Run, Error> {
+        let state = match stored.run.state {
+            RunState::Queued => RunState::Missed,
+            _ => settle::lease_over(stored.standing()),
+        };
+        let end = Outcome::End { state, snapshot: stored.run.snapshot_id };
+        apply(tx, &stored.run, end, now).await?;
+        self.hub.wake(stored.run.id.uuid());
+        Ok(require(tx, stored.run.id).await?.run)
+    }
+
+    async fn grant(
+        &self,
+        tx: &mut TenantTx,
+        workload: WorkloadId,
+        now: Timestamp,
+    ) -> Result<Grant, Error> {
+        let tenant = tx.tenant();
+        let epoch = store::next_epoch(tx.conn(), tenant, workload).await?;
+        Ok(Grant { epoch, until: now + self.config.lease })
+    }
+
+    /// What the agent gets: the run and the token that opens the catalog's session.
+    fn assignment(&self, stored: Stored, now: Timestamp) -> Result<Assignment, Error> {
+        let running = stored.lease_until.filter(|_| stored.run.state == RunState::Running);
+        let Some(lease_until) = running else {
+            return Err(Error::Conflict(format!("the run is {} already", stored.run.state)));
+        };
+        let claims = LeaseClaims {
+            tenant: stored.run.tenant_id,
+            agent: stored.run.agent_id,
+            workload: stored.run.workload_id,
+            run: stored.run.id,
+            epoch: stored.epoch,
+            lease_until,
+        };
+        let lease_token = self.keys.sign_lease(&claims, now)?;
+        Ok(Assignment { run: stored.run, epoch: stored.epoch, lease_until, lease_token })
+    }
+}
