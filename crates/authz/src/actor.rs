@@ -47,9 +47,14 @@ pub struct User {
 pub enum Actor {
     User(User),
     /// An enrolled agent whose signature was verified.
-    Agent { tenant: TenantId, id: AgentId },
+    Agent {
+        tenant: TenantId,
+        id: AgentId,
+    },
     /// Another role of the platform, on internal calls.
-    Service { name: String },
+    Service {
+        name: String,
+    },
     Anonymous,
 }
 

@@ -76,6 +76,8 @@ pub enum ScopeReason {
     ServiceCall,
     /// A fact of this tenant arrived from another role's outbox.
     FactDelivery,
+    /// A reconciler found, as system role, that something of this tenant is due.
+    Reconcile,
     /// First start: the platform's own tenant and accounts.
     Bootstrap,
 }
