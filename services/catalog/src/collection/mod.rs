@@ -1,0 +1,176 @@
+//! Collection, as functions nobody calls on a schedule yet: nothing is deleted outside tests before audit
+//! anchors exist.
+//!
+//! Invariants (R4): a pack is condemned only when no committed snapshot needs it; it is deleted only by a
+//! warrant out of a transaction that held its row lock, after grace and lock, when no session that was
+//! open before the condemning is open still; while a tenant is frozen none of it happens.
+
+pub mod store;
+
+use std::time::Duration;
+
+use authz::Scope;
+use domain::{EventId, PackId, SnapshotId, Timestamp, VaultId};
+use pg::{AuditEvent, OperationalReason, TenantTx};
+use uuid::Uuid;
+use vault::{
+    guard::{self, CondemnedProof, DeleteWarrant, ProvenState},
+    store::Deletion,
+};
+
+use crate::{error::Error, state::Catalog, vaults};
+
+/// How long a pack stays condemned.
+pub const GRACE: Duration = Duration::from_secs(7 * 86_400);
+/// Rows handled in one transaction.
+const BATCH: i64 = 500;
+
+/// Why collection does nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// A rollback is suspected; a person has to look first.
+    #[error("collection is frozen for this tenant")]
+    Frozen,
+    #[error(transparent)]
+    Catalog(#[from] Error),
+}
+
+impl From<pg::Error> for CollectError {
+    fn from(error: pg::Error) -> Self {
+        Self::Catalog(error.into())
+    }
+}
+
+async fn begin(app: &Catalog, scope: Scope) -> Result<TenantTx, CollectError> {
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    if vaults::store::is_frozen(&mut tx).await? { Err(CollectError::Frozen) } else { Ok(tx) }
+}
+
+fn event(app: &Catalog, now: Timestamp, action: &'static str, vault: VaultId) -> AuditEvent {
+    let actor = crate::reconciler();
+    AuditEvent::new(EventId::fresh(&*app.ids, now), now, &actor, action, "vault", &vault)
+}
+
+/// Softly expires a snapshot past its promise, unless a backup builds on it. Says whether it did.
+///
+/// # Errors
+/// [`CollectError`].
+pub async fn expire(app: &Catalog, scope: Scope, id: SnapshotId) -> Result<bool, CollectError> {
+    let now = app.clock.now();
+    let mut tx = begin(app, scope).await?;
+    if !store::set_expired(&mut tx, id, now).await? {
+        return Ok(false);
+    }
+    let actor = crate::reconciler();
+    let event_id = EventId::fresh(&*app.ids, now);
+    tx.commit(AuditEvent::new(event_id, now, &actor, "snapshot.expired", "snapshot", &id)).await?;
+    Ok(true)
+}
+
+/// Condemns packs of a vault that nothing needs. Gives them.
+///
+/// # Errors
+/// [`CollectError`].
+pub async fn condemn(
+    app: &Catalog,
+    scope: Scope,
+    vault: VaultId,
+) -> Result<Vec<PackId>, CollectError> {
+    let now = app.clock.now();
+    let mut tx = begin(app, scope).await?;
+    let candidates = store::lock_condemnable(&mut tx, vault, BATCH).await?;
+    let condemned = store::set_condemned(&mut tx, &candidates, now).await?;
+    if condemned.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.commit(event(app, now, "packs.condemned", vault).detail("packs", condemned.len())).await?;
+    Ok(condemned.into_iter().map(PackId::from_uuid).collect())
+}
+
+/// Claims condemned packs whose every protection is over, and gives the warrants to delete them. Once this
+/// has committed no commit can name them any more.
+///
+/// # Errors
+/// [`CollectError`].
+pub async fn begin_delete(
+    app: &Catalog,
+    scope: Scope,
+    vault: VaultId,
+) -> Result<Vec<DeleteWarrant>, CollectError> {
+    let now = app.clock.now();
+    let mut tx = begin(app, scope).await?;
+    let candidates = store::lock_deletable(&mut tx, vault, now - GRACE, now, BATCH).await?;
+    let claimed = store::set_deleting(&mut tx, &candidates, now).await?;
+    let proofs = store::list_proofs(&mut tx, &claimed).await?;
+    let warrants = proofs
+        .into_iter()
+        .map(|row| guard::warrant(proof(row), now))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|why| Error::broken("a pack was claimed for deletion against its proof", why))?;
+    if warrants.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.commit(event(app, now, "packs.deleting", vault).detail("packs", warrants.len())).await?;
+    Ok(warrants)
+}
+
+fn proof(row: store::ProofRow) -> CondemnedProof {
+    CondemnedProof {
+        pack: PackId::from_uuid(row.id),
+        key: row.object_key,
+        version_id: row.version_id.unwrap_or_default(),
+        state: if row.state == "deleting" { ProvenState::Deleting } else { ProvenState::Other },
+        // Without a date it counts as locked for ever.
+        lock_until: row.lock_until.map_or_else(far, Timestamp::from),
+        condemned_at: row.condemned_at.map_or_else(far, Timestamp::from),
+        grace: GRACE,
+        live_references: row.live_references.unsigned_abs(),
+        older_sessions: row.older_sessions.unsigned_abs(),
+    }
+}
+
+fn far() -> Timestamp {
+    Timestamp::from_unix_secs(253_402_300_000).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Carries out one warrant and records what the store said.
+///
+/// # Errors
+/// [`CollectError`]; the pack stays `deleting` and the step can be repeated.
+pub async fn finish_delete(
+    app: &Catalog,
+    scope: Scope,
+    warrant: &DeleteWarrant,
+) -> Result<Deletion, CollectError> {
+    let outcome = app.store.delete_version(warrant).await.map_err(Error::from)?;
+    let now = app.clock.now();
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    match outcome {
+        Deletion::Deleted => store::set_deleted(&mut tx, warrant.pack(), now).await?,
+        Deletion::Retained { until } => {
+            tracing::error!(pack = %warrant.pack(), "the store refused a delete: its lock is longer than ours");
+            // Held without a date: looked at again after a grace.
+            store::set_retained(&mut tx, warrant.pack(), until.unwrap_or(now + GRACE)).await?
+        }
+    };
+    tx.commit_operational(OperationalReason::PackBookkeeping).await?;
+    Ok(outcome)
+}
+
+/// Declares packs lost: no commit names them again, and commits under way start over.
+///
+/// # Errors
+/// [`CollectError`].
+pub async fn declare_lost(
+    app: &Catalog,
+    scope: Scope,
+    vault: VaultId,
+    ids: &[PackId],
+) -> Result<u64, CollectError> {
+    let now = app.clock.now();
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    let ids: Vec<Uuid> = ids.iter().copied().map(PackId::uuid).collect();
+    let lost = store::set_lost(&mut tx, vault, &ids).await?;
+    tx.commit(event(app, now, "packs.lost", vault).detail("packs", lost)).await?;
+    Ok(lost)
+}

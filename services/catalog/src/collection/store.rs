@@ -1,0 +1,222 @@
+//! SQL of collection. Each step locks the pack rows first and looks for references in a second statement:
+//! a reference committed before the lock was granted is then seen, and none can be committed after it.
+
+use domain::{PackId, SnapshotId, Timestamp, VaultId};
+use pg::TenantTx;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Rows of packs nothing may need any more, locked; rows somebody else holds are left for the next time.
+pub async fn lock_condemnable(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    limit: i64,
+) -> Result<Vec<Uuid>, pg::Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT id FROM catalog.packs p WHERE tenant_id = $1 AND vault_id = $2 AND state IN ('uploaded', 'live')
+           AND NOT EXISTS (SELECT FROM catalog.sessions s WHERE s.tenant_id = p.tenant_id AND s.vault_id = p.vault_id
+                           AND s.state = 'open' AND p.state = 'uploaded')
+         ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
+        tx.tenant().uuid(),
+        vault.uuid(),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Condemns those of the locked rows that no committed snapshot needs. Gives them.
+pub async fn set_condemned(
+    tx: &mut TenantTx,
+    ids: &[Uuid],
+    now: Timestamp,
+) -> Result<Vec<Uuid>, pg::Error> {
+    Ok(sqlx::query_scalar!(
+        "UPDATE catalog.packs p SET state = 'condemned', condemned_at = $3
+         WHERE p.tenant_id = $1 AND p.id = ANY($2) AND p.state IN ('uploaded', 'live')
+           AND NOT EXISTS (
+               SELECT FROM catalog.snapshot_packs r
+               JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
+                    AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq) AND s.state = 'committed'
+               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id)
+           AND NOT EXISTS (
+               SELECT FROM catalog.sessions o WHERE o.tenant_id = p.tenant_id AND o.vault_id = p.vault_id
+                 AND o.state = 'open' AND p.state = 'uploaded')
+         RETURNING p.id",
+        tx.tenant().uuid(),
+        ids,
+        OffsetDateTime::from(now),
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Condemned rows whose grace and lock are over, locked.
+pub async fn lock_deletable(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    condemned_before: Timestamp,
+    unlocked_before: Timestamp,
+    limit: i64,
+) -> Result<Vec<Uuid>, pg::Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT id FROM catalog.packs WHERE tenant_id = $1 AND vault_id = $2 AND state IN ('condemned', 'retained')
+           AND condemned_at < $3 AND lock_until < $4
+         ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED",
+        tx.tenant().uuid(),
+        vault.uuid(),
+        OffsetDateTime::from(condemned_before),
+        OffsetDateTime::from(unlocked_before),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Of the locked rows, those that no committed snapshot needs and that no session still open has known
+/// alive: from here on no commit can name them. Gives them.
+pub async fn set_deleting(
+    tx: &mut TenantTx,
+    ids: &[Uuid],
+    now: Timestamp,
+) -> Result<Vec<Uuid>, pg::Error> {
+    Ok(sqlx::query_scalar!(
+        "UPDATE catalog.packs p SET state = 'deleting', deleting_at = $3
+         WHERE p.tenant_id = $1 AND p.id = ANY($2) AND p.state IN ('condemned', 'retained')
+           AND NOT EXISTS (
+               SELECT FROM catalog.snapshot_packs r
+               JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
+                    AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq) AND s.state = 'committed'
+               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id)
+           AND NOT EXISTS (
+               SELECT FROM catalog.sessions o WHERE o.tenant_id = p.tenant_id AND o.vault_id = p.vault_id
+                 AND o.state = 'open' AND o.opened_at <= p.condemned_at)
+         RETURNING p.id",
+        tx.tenant().uuid(),
+        ids,
+        OffsetDateTime::from(now),
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// What a warrant is made from, read under the row locks of the same transaction.
+#[derive(Debug, Clone)]
+pub struct ProofRow {
+    pub id: Uuid,
+    pub state: String,
+    pub object_key: String,
+    pub version_id: Option<String>,
+    pub lock_until: Option<OffsetDateTime>,
+    pub condemned_at: Option<OffsetDateTime>,
+    pub live_references: i64,
+    pub older_sessions: i64,
+}
+
+pub async fn list_proofs(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<ProofRow>, pg::Error> {
+    Ok(sqlx::query_as!(
+        ProofRow,
+        r#"SELECT p.id, p.state, p.object_key, p.version_id, p.lock_until, p.condemned_at,
+                  (SELECT count(*) FROM catalog.snapshot_packs r
+                   JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
+                        AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq)
+                        AND s.state = 'committed'
+                   WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id) AS "live_references!",
+                  (SELECT count(*) FROM catalog.sessions o WHERE o.tenant_id = p.tenant_id AND o.vault_id = p.vault_id
+                     AND o.state = 'open' AND o.opened_at <= p.condemned_at) AS "older_sessions!"
+           FROM catalog.packs p WHERE p.tenant_id = $1 AND p.id = ANY($2) ORDER BY p.id"#,
+        tx.tenant().uuid(),
+        ids,
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// The store confirmed that the version is gone.
+pub async fn set_deleted(tx: &mut TenantTx, id: PackId, now: Timestamp) -> Result<u64, pg::Error> {
+    let done = sqlx::query!(
+        "UPDATE catalog.packs SET state = 'deleted', deleted_at = $3
+         WHERE tenant_id = $1 AND id = $2 AND state = 'deleting'",
+        tx.tenant().uuid(),
+        id.uuid(),
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// The store refused: the lock is longer than we thought.
+pub async fn set_retained(
+    tx: &mut TenantTx,
+    id: PackId,
+    until: Timestamp,
+) -> Result<u64, pg::Error> {
+    let done = sqlx::query!(
+        "UPDATE catalog.packs SET state = 'retained', lock_until = GREATEST(lock_until, $3)
+         WHERE tenant_id = $1 AND id = $2 AND state = 'deleting'",
+        tx.tenant().uuid(),
+        id.uuid(),
+        OffsetDateTime::from(until),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Expires a snapshot unless a backup builds on it at this moment.
+pub async fn set_expired(
+    tx: &mut TenantTx,
+    id: SnapshotId,
+    now: Timestamp,
+) -> Result<bool, pg::Error> {
+    // The row first: a session that opens takes a share lock on its parent, so it is seen or it waits.
+    sqlx::query!(
+        "SELECT id FROM catalog.snapshots WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
+        tx.tenant().uuid(),
+        id.uuid(),
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let done = sqlx::query!(
+        "UPDATE catalog.snapshots s SET state = 'expired', expired_at = $3
+         WHERE s.tenant_id = $1 AND s.id = $2 AND s.state = 'committed' AND s.protect_until <= $3
+           AND NOT EXISTS (SELECT FROM catalog.sessions o WHERE o.tenant_id = s.tenant_id AND o.parent_id = s.id
+                           AND o.state = 'open')",
+        tx.tenant().uuid(),
+        id.uuid(),
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Declares packs lost and raises the vault's damage epoch. The vault's row first, as a commit does.
+pub async fn set_lost(tx: &mut TenantTx, vault: VaultId, ids: &[Uuid]) -> Result<u64, pg::Error> {
+    sqlx::query!(
+        "UPDATE catalog.vaults SET damage_epoch = damage_epoch + 1 WHERE tenant_id = $1 AND id = $2",
+        tx.tenant().uuid(),
+        vault.uuid(),
+    )
+    .execute(tx.conn())
+    .await?;
+    sqlx::query!(
+        "SELECT id FROM catalog.packs WHERE tenant_id = $1 AND vault_id = $2 AND id = ANY($3) ORDER BY id FOR UPDATE",
+        tx.tenant().uuid(),
+        vault.uuid(),
+        ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let done = sqlx::query!(
+        "UPDATE catalog.packs SET state = 'lost' WHERE tenant_id = $1 AND vault_id = $2 AND id = ANY($3)
+           AND state IN ('uploaded', 'live', 'condemned')",
+        tx.tenant().uuid(),
+        vault.uuid(),
+        ids,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}

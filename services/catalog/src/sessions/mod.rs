@@ -1,0 +1,257 @@
+//! Sessions: one writer's stay in a vault, from the raised fence (B0) to the receipt (B6).
+//!
+//! Invariants: at most one session of a workload is open; whoever carries an older fence is told so and
+//! changes nothing; an ended session never opens again, but what it uploaded is adopted by the next.
+
+pub mod commit;
+pub mod commit_store;
+mod facts;
+pub mod http;
+mod job_store;
+pub mod jobs;
+pub mod manifest;
+pub mod store;
+
+use api::{
+    catalog::{OpenSession, Session, SnapshotSource},
+    problem::Code,
+};
+use authz::{Permit, actions::SessionWrite};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use domain::{AgentId, EventId, SessionId, VaultId};
+use pg::{AuditEvent, OperationalReason, TenantTx};
+use runtime::Cx;
+use vault::receipt::Receipt;
+
+use crate::{
+    error::Error,
+    packs, snapshots,
+    state::{Catalog, Lease},
+    vaults, workloads,
+};
+pub use store::{End, NewSession, SessionRow};
+
+/// How often an agent says that it is still there.
+pub const HEARTBEAT_S: u32 = 60;
+
+/// The agent behind the permit. Only agents hold one for sessions.
+pub fn agent_of<A: authz::Action>(permit: &Permit<A>) -> Result<AgentId, Error> {
+    permit.actor().agent_id().ok_or_else(|| Error::refused(Code::Forbidden))
+}
+
+/// The caller's own session.
+pub async fn find_own(
+    tx: &mut TenantTx,
+    permit: &Permit<SessionWrite>,
+    id: SessionId,
+) -> Result<SessionRow, Error> {
+    store::find(tx, agent_of(permit)?, id).await?.ok_or_else(Error::not_found)
+}
+
+/// Open, and not overtaken.
+///
+/// # Errors
+/// `fenced` when a newer session took over, `session_ended` when it ended otherwise.
+pub fn check_open(session: &SessionRow, fence: u64) -> Result<(), Error> {
+    if session.ended_by.as_deref() == Some("taken_over") || session.fence.cast_unsigned() != fence {
+        return Err(Error::refused(Code::Fenced));
+    }
+    if session.state != "open" {
+        return Err(Error::refused(Code::SessionEnded));
+    }
+    Ok(())
+}
+
+/// B0: checks the lease, raises the fence, ends what was open, and says what there is to build on.
+///
+/// # Errors
+/// `lease_lost`, `not_found`, `store_unavailable` while the vault's keys are not in the key store yet.
+pub async fn open(
+    app: &Catalog,
+    cx: &Cx,
+    permit: &Permit<SessionWrite>,
+    body: &OpenSession,
+) -> Result<Session, Error> {
+    let (agent, now) = (agent_of(permit)?, cx.now());
+    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
+    let raised = workloads::store::raise_fence(&mut tx, body.workload_id, agent).await?;
+    let (fence, vault) = raised.ok_or_else(Error::not_found)?;
+    let lease = app.lease(&body.lease_token, now)?;
+    let holds = lease.tenant == permit.tenant()
+        && lease.agent == agent
+        && lease.workload == body.workload_id;
+    if !holds {
+        return Err(Error::refused(Code::LeaseLost));
+    }
+    check_epoch(&mut tx, &lease).await?;
+    let core = keyed_vault(&mut tx, vault).await?;
+    store::end_open(&mut tx, body.workload_id, now).await?;
+    let parent = snapshots::store::newest_locked(&mut tx, body.workload_id).await?;
+    let new = NewSession {
+        id: SessionId::fresh(&*cx.ids, now),
+        vault,
+        workload: body.workload_id,
+        agent,
+        run: lease.run,
+        lease_epoch: lease.epoch,
+        fence,
+        key_epoch: core.key_epoch,
+        parent: parent.as_ref().map(snapshots::store::SnapshotRow::id),
+    };
+    store::insert(&mut tx, &new, now).await?;
+    let parent = match parent {
+        Some(row) => Some(source(&mut tx, &row).await?),
+        None => None,
+    };
+    let adopted = packs::store::list_adoptable(&mut tx, vault, agent).await?;
+    let frozen = guard_rollback(app, cx, &mut tx, body.last_receipt.as_deref()).await?;
+    match frozen {
+        Some(event) => tx.commit(event).await?,
+        None => tx.commit_operational(OperationalReason::SessionBookkeeping).await?,
+    }
+    Ok(Session {
+        id: new.id,
+        vault_id: vault,
+        run_id: lease.run,
+        fence: fence.cast_unsigned(),
+        key_epoch: core.key_epoch.cast_unsigned(),
+        parent,
+        adopted: adopted.iter().map(packs::store::PackRow::facts).collect(),
+        heartbeat_interval_s: HEARTBEAT_S,
+    })
+}
+
+/// A lease whose run was handed to somebody later is worth nothing.
+async fn check_epoch(tx: &mut TenantTx, lease: &Lease) -> Result<(), Error> {
+    let highest = store::highest_lease_epoch(tx, lease.workload, lease.run).await?;
+    if highest.is_some_and(|seen| seen.cast_unsigned() > lease.epoch) {
+        return Err(Error::refused(Code::LeaseLost));
+    }
+    Ok(())
+}
+
+/// The vault, once its keys are durable in the key store: the first pack of an epoch must never come before.
+async fn keyed_vault(tx: &mut TenantTx, id: VaultId) -> Result<vaults::store::VaultCore, Error> {
+    let core = vaults::store::find_core(tx, id).await?.ok_or_else(Error::not_found)?;
+    let roster = vaults::store::find_newest_roster(tx, id).await?;
+    let wraps = vaults::store::list_wraps(tx, id).await?;
+    let stored = core.descriptor_stored_at.is_some()
+        && roster.is_some_and(|roster| roster.stored_at.is_some())
+        && wraps.iter().all(|wrap| wrap.stored_at.is_some());
+    if stored {
+        Ok(core)
+    } else {
+        Err(Error::because(Code::StoreUnavailable, "the vault's keys are not in the key store yet"))
+    }
+}
+
+async fn source(
+    tx: &mut TenantTx,
+    row: &snapshots::store::SnapshotRow,
+) -> Result<SnapshotSource, Error> {
+    let ids = [row.manifest_id];
+    let found = packs::store::find_in_vault(tx, VaultId::from_uuid(row.vault_id), &ids).await?;
+    let manifest = found.first().ok_or_else(Error::not_found)?.facts();
+    Ok(SnapshotSource { snapshot_id: row.id(), manifest })
+}
+
+/// The rollback guard: a receipt we signed and do not know means that this database went back in time.
+/// Nothing is collected for the tenant until somebody has looked.
+async fn guard_rollback(
+    app: &Catalog,
+    cx: &Cx,
+    tx: &mut TenantTx,
+    presented: Option<&str>,
+) -> Result<Option<AuditEvent>, Error> {
+    let Some(bytes) = presented.and_then(|text| BASE64.decode(text).ok()) else {
+        return Ok(None);
+    };
+    // Not signed by us: says nothing about our past, and must not be a way to stop collection.
+    let Ok(receipt) = Receipt::open(&bytes, &app.receipt_public()) else {
+        tracing::warn!("a presented receipt is not ours");
+        return Ok(None);
+    };
+    let ours = receipt.tenant == tx.tenant();
+    if !ours || snapshots::store::was_committed(tx, receipt.snapshot).await? {
+        return Ok(None);
+    }
+    let id = EventId::fresh(&*cx.ids, cx.now());
+    let evidence = receipt.snapshot.to_string();
+    if !vaults::store::insert_freeze(tx, id, &evidence, cx.now()).await? {
+        return Ok(None);
+    }
+    tracing::error!("a receipt is unknown to the database: collection is frozen for its tenant");
+    let event = cx.event("collection.frozen", "snapshot", &receipt.snapshot);
+    Ok(Some(event.detail("committed_at", receipt.committed_at).detail("reason", "unknown_receipt")))
+}
+
+/// # Errors
+/// `fenced`, `session_ended`.
+pub async fn heartbeat(
+    app: &Catalog,
+    cx: &Cx,
+    permit: &Permit<SessionWrite>,
+    id: SessionId,
+    fence: u64,
+) -> Result<(), Error> {
+    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
+    let session = find_own(&mut tx, permit, id).await?;
+    check_open(&session, fence)?;
+    if !store::set_heartbeat(&mut tx, id, cx.now()).await? {
+        return Err(Error::refused(Code::SessionEnded));
+    }
+    Ok(tx.commit_operational(OperationalReason::Heartbeat).await?)
+}
+
+/// Ends the session without a snapshot. Repeating it is harmless.
+///
+/// # Errors
+/// `fenced`, `session_ended` when it was committed.
+pub async fn abort(
+    app: &Catalog,
+    cx: &Cx,
+    permit: &Permit<SessionWrite>,
+    id: SessionId,
+    fence: u64,
+) -> Result<(), Error> {
+    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
+    let session = find_own(&mut tx, permit, id).await?;
+    if session.state == "aborted" && session.ended_by.as_deref() == Some("agent") {
+        return Ok(());
+    }
+    check_open(&session, fence)?;
+    store::set_ended(&mut tx, id, End::AbortedByAgent, cx.now()).await?;
+    Ok(tx.commit_operational(OperationalReason::SessionBookkeeping).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn session(state: &str, ended_by: Option<&str>) -> SessionRow {
+        SessionRow {
+            id: Uuid::nil(),
+            vault_id: Uuid::nil(),
+            workload_id: Uuid::nil(),
+            agent_id: Uuid::nil(),
+            run_id: Uuid::nil(),
+            fence: 3,
+            key_epoch: 1,
+            parent_id: None,
+            state: state.into(),
+            ended_by: ended_by.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn only_an_open_session_with_its_own_fence_goes_on() {
+        let code = |row: &SessionRow, fence| check_open(row, fence).map_err(|e| e.code());
+        assert_eq!(code(&session("open", None), 3), Ok(()));
+        assert_eq!(code(&session("open", None), 2), Err(Code::Fenced));
+        assert_eq!(code(&session("aborted", Some("taken_over")), 3), Err(Code::Fenced));
+        assert_eq!(code(&session("aborted", Some("agent")), 3), Err(Code::SessionEnded));
+        assert_eq!(code(&session("expired", Some("silence")), 3), Err(Code::SessionEnded));
+        assert_eq!(code(&session("committed", None), 3), Err(Code::SessionEnded));
+    }
+}

@@ -1,0 +1,57 @@
+//! Receipts: signed in the commit's transaction, written into the bucket, locked, right after it.
+
+use bytes::Bytes;
+use domain::{SnapshotId, TenantId, Timestamp};
+use pg::{OperationalReason, SystemReason, SystemTx, TenantTx};
+use vault::{layout, receipt::Receipt, store::StoreError};
+
+use super::store;
+use crate::{error::Error, packs::locks, sessions::commit_store, state::Catalog};
+
+/// Signs and keeps the receipt in the transaction of its snapshot. Gives its bytes.
+pub async fn write(
+    app: &Catalog,
+    tx: &mut TenantTx,
+    receipt: &Receipt,
+    locked_until: Timestamp,
+) -> Result<Vec<u8>, Error> {
+    let bytes = receipt.sign(app.receipt_key());
+    let key = layout::receipt_key(receipt.tenant, receipt.vault, receipt.snapshot);
+    let until = locks::covering(locked_until);
+    commit_store::insert_receipt(tx, receipt.snapshot, &bytes, &key, until).await?;
+    Ok(bytes)
+}
+
+/// One round of the writer: receipts of any tenant that the bucket does not have yet.
+pub async fn round(app: &Catalog) -> Result<bool, Error> {
+    let mut tx = SystemTx::begin(&app.db, SystemReason::LockSteward).await?;
+    let waiting = store::list_unstored_receipts(&mut tx).await?;
+    drop(tx);
+    for (tenant, snapshot) in &waiting {
+        put(app, *tenant, *snapshot).await?;
+    }
+    Ok(!waiting.is_empty())
+}
+
+async fn put(app: &Catalog, tenant: TenantId, snapshot: SnapshotId) -> Result<(), Error> {
+    let scope = crate::reconciler_scope(tenant);
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    let found = store::find_unstored_receipt(&mut tx, snapshot).await?;
+    drop(tx);
+    let Some(row) = found else { return Ok(()) };
+    let (key, until) = (row.object_key, Timestamp::from(row.lock_until));
+    let version = match app.store.put_locked(&key, Bytes::from(row.receipt), until).await {
+        Ok(version) => version,
+        // An earlier answer was lost; what is there was written by this very function.
+        Err(StoreError::AlreadyExists) => {
+            let facts = app.store.head(&key, None).await?;
+            facts
+                .ok_or_else(|| Error::broken("a receipt is there and is not", key.clone()))?
+                .version_id
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    store::set_receipt_stored(&mut tx, snapshot, &version, app.clock.now()).await?;
+    Ok(tx.commit_operational(OperationalReason::JobState).await?)
+}

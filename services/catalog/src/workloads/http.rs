@@ -1,0 +1,55 @@
+//! Routes of workloads.
+
+use std::sync::Arc;
+
+use api::{
+    catalog::Workload,
+    page::{Page, PageQuery},
+};
+use authz::actions::WorkloadRead;
+use axum::extract::State;
+use domain::{TenantId, WorkloadId};
+use runtime::{Json, Path, Permit, Query, Reply};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::state::Catalog;
+
+/// Routes of this slice.
+pub fn router() -> OpenApiRouter<Arc<Catalog>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get))
+}
+
+/// Lists workloads; an agent sees its own.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant_id}/workloads",
+    operation_id = "list_workloads",
+    tag = "catalog",
+    params(("tenant_id" = TenantId, Path, description = "The tenant"), PageQuery),
+    responses((status = 200, description = "A page of workloads", body = Page<Workload>))
+)]
+async fn list(
+    State(app): State<Arc<Catalog>>,
+    permit: Permit<WorkloadRead>,
+    Query(query): Query<PageQuery>,
+) -> Reply<Json<Page<Workload>>> {
+    Ok(Json(super::list(&app, permit.proof(), &query).await?))
+}
+
+/// One workload.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant_id}/workloads/{workload_id}",
+    operation_id = "get_workload",
+    tag = "catalog",
+    params(("tenant_id" = TenantId, Path, description = "The tenant"), ("workload_id" = WorkloadId, Path, description = "The workload")),
+    responses((status = 200, description = "The workload", body = Workload))
+)]
+async fn get(
+    State(app): State<Arc<Catalog>>,
+    permit: Permit<WorkloadRead>,
+    path: Path<(TenantId, WorkloadId)>,
+) -> Reply<Json<Workload>> {
+    let Path((_, id)) = path;
+    Ok(Json(super::get(&app, permit.proof(), id).await?))
+}
