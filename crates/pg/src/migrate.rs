@@ -136,6 +136,18 @@ impl Migrator {
         Ok(Self { sets: all })
     }
 
+    /// Changes when any migration does: sixteen hex digits.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (set, migrations) in &self.sets {
+            for migration in migrations {
+                hash.update(format!("{set}/{}\n", migration.name));
+                hash.update(migration.checksum());
+            }
+        }
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Brings the database at `owner_url` up to date and sets the passwords given.
     ///
     /// # Errors
