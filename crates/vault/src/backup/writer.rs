@@ -1,0 +1,471 @@
+//! The writer: entries in key order in, a tree and packs out.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    ops::Range,
+    sync::Arc,
+};
+
+use domain::IdGen;
+
+use super::{
+    BackupContext, BackupError, FinishedSnapshot, PackSink, Stats, Summary,
+    bundle::OpenBundle,
+    pool::Pool,
+    store::{FrameStore, Stored},
+};
+use crate::{
+    chunk::{Chunker, Gear},
+    content::ListBuilder,
+    descriptor::{Chunking, VaultDescriptor},
+    id::{ChunkId, FileId, FrameKind, IdKeys},
+    index::{ChunkIndex, FilePlace},
+    keys::VaultKeys,
+    snapshot::{
+        self, PieceSource, ReadError,
+        content::{for_each_list, for_each_piece},
+    },
+    tree::{Content, Entry, EntryKind, MAX_ENTRY_BYTES, Piece, TreeBuilder, path},
+};
+
+/// Entries that wait for an open bundle; more close it.
+const MAX_PENDING: usize = 16_384;
+
+/// What became of a file that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileOutcome {
+    /// Bytes in the snapshot, holes included.
+    pub size: u64,
+    /// The file ended before the size it was announced with.
+    pub shrank: bool,
+}
+
+/// Whether known content could be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// The entry is in the snapshot.
+    Taken,
+    /// Some of its content is in no known pack: read the file and call `add_file`. Nothing was added.
+    ReadAgain,
+}
+
+/// A file's content, perhaps in a bundle that has no id yet.
+#[derive(Clone)]
+enum Found {
+    Ready(Content),
+    InBundle { offset: u32, length: u32, file: FileId },
+}
+
+/// A backup in progress. Calls must come in key order (see [`crate::tree::path`]).
+pub struct Writer {
+    descriptor: VaultDescriptor,
+    parent: Option<Arc<snapshot::Reader>>,
+    store: FrameStore,
+    tree: TreeBuilder,
+    gear: Gear,
+    bundle: OpenBundle,
+    /// Small files of this backup's closed bundles.
+    small: HashMap<FileId, FilePlace>,
+    pending: Vec<(Vec<u8>, Entry, Option<Found>)>,
+    /// First name of every hard-linked file: size and content.
+    links: HashMap<u64, (u64, Found)>,
+    /// Numbers of links whose content is in the open bundle.
+    open_links: Vec<u64>,
+    last_key: Option<Vec<u8>>,
+    stats: Stats,
+}
+
+impl Writer {
+    /// Starts a backup. `parent` is only needed for [`Self::unchanged`].
+    pub fn begin(
+        context: BackupContext,
+        keys: Arc<VaultKeys>,
+        descriptor: &VaultDescriptor,
+        parent: Option<Arc<snapshot::Reader>>,
+        index: Arc<ChunkIndex>,
+        sink: Arc<dyn PackSink>,
+        ids: Arc<dyn IdGen>,
+    ) -> Result<Self, BackupError> {
+        descriptor.check()?;
+        keys.epoch(context.key_epoch)?;
+        let same = keys.tenant() == descriptor.tenant && keys.vault() == descriptor.vault;
+        if !same || index.vault() != descriptor.vault {
+            return Err(crate::keys::WrapError::Foreign.into());
+        }
+        let id_keys = IdKeys::new(keys.id_secret());
+        let tree = TreeBuilder::new(keys.id_secret(), descriptor.nodes);
+        let gear = Gear::new(keys.id_secret());
+        let pool = Pool::start(context, descriptor, keys, sink, ids);
+        Ok(Self {
+            descriptor: descriptor.clone(),
+            parent,
+            store: FrameStore::new(id_keys, index, pool),
+            tree,
+            gear,
+            bundle: OpenBundle::default(),
+            small: HashMap::new(),
+            pending: Vec::new(),
+            links: HashMap::new(),
+            open_links: Vec::new(),
+            last_key: None,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Adds a regular file. `entry` has kind `File` with the size seen at open; `data` gives the bytes outside
+    /// of `holes` (sorted, disjoint ranges of file offsets) in order. At most the announced size is read.
+    /// [`BackupError::Source`] means that this file is not in the snapshot and the next may follow.
+    pub fn add_file(
+        &mut self,
+        entry: Entry,
+        data: &mut dyn Read,
+        holes: &[Range<u64>],
+    ) -> Result<FileOutcome, BackupError> {
+        let small = entry.size() < self.descriptor.bundling.below.into() && holes.is_empty();
+        if small {
+            self.add_small(entry, data)
+        } else {
+            self.add_large(entry, data, holes, self.descriptor.files)
+        }
+    }
+
+    /// Like [`Self::add_file`], cut into aligned blocks: for disk images and volumes.
+    pub fn add_image(
+        &mut self,
+        entry: Entry,
+        data: &mut dyn Read,
+        holes: &[Range<u64>],
+    ) -> Result<FileOutcome, BackupError> {
+        self.add_large(entry, data, holes, self.descriptor.images)
+    }
+
+    fn add_small(&mut self, entry: Entry, data: &mut dyn Read) -> Result<FileOutcome, BackupError> {
+        let key = self.next_key(&entry, true)?;
+        let announced = entry.size();
+        let mut content = Vec::new();
+        data.take(announced).read_to_end(&mut content).map_err(BackupError::Source)?;
+        let size = content.len() as u64;
+        let found = self.find_small(&content)?;
+        self.take_file(key, entry, size, announced, found)
+    }
+
+    fn find_small(&mut self, content: &[u8]) -> Result<Found, BackupError> {
+        let Ok(length) = u32::try_from(content.len()) else { return Err(BackupError::BadEntry) };
+        if length == 0 {
+            return Ok(Found::Ready(Content::Empty));
+        }
+        let file = self.store.ids.file(content);
+        if let Some(offset) = self.bundle.find(&file) {
+            return Ok(Found::InBundle { offset, length, file });
+        }
+        let place = self.small.get(&file).copied().or_else(|| self.store.index.file(&file));
+        if let Some(FilePlace { bundle, offset, length: known }) = place
+            && known == length
+            && self.store.take(&bundle, FrameKind::Bundle)
+        {
+            return Ok(Found::Ready(Content::Bundled { bundle, offset, length, file }));
+        }
+        let offset = self.bundle.append(file, content);
+        self.store.new_bytes += u64::from(length);
+        Ok(Found::InBundle { offset, length, file })
+    }
+
+    fn add_large(
+        &mut self,
+        entry: Entry,
+        data: &mut dyn Read,
+        holes: &[Range<u64>],
+        chunking: Chunking,
+    ) -> Result<FileOutcome, BackupError> {
+        let key = self.next_key(&entry, true)?;
+        let announced = entry.size();
+        let mut large =
+            LargeFile { new: Vec::new(), new_bytes: 0, list: ListBuilder::new(), size: 0 };
+        match large.read(&mut self.store, &self.gear, chunking, data, announced, holes) {
+            Ok(()) => {}
+            Err(error) => {
+                self.store.new_bytes -= large.new_bytes;
+                self.store.abandon(large.new);
+                return Err(error);
+            }
+        }
+        let size = large.size;
+        let store = &mut self.store;
+        let content = large.list.finish(&mut |list: Vec<u8>| {
+            store.put(FrameKind::List, &list, Vec::new()).map(|(id, _)| id)
+        })?;
+        self.take_file(key, entry, size, announced, Found::Ready(content))
+    }
+
+    fn take_file(
+        &mut self,
+        key: Vec<u8>,
+        mut entry: Entry,
+        size: u64,
+        announced: u64,
+        found: Found,
+    ) -> Result<FileOutcome, BackupError> {
+        let shrank = size < announced;
+        if shrank {
+            entry.flags |= Entry::SHRANK;
+        }
+        entry.kind = EntryKind::File { size, content: Content::Empty };
+        self.remember_link(&entry, size, &found);
+        self.stats.source_bytes += size;
+        self.enqueue(key, entry, Some(found))?;
+        Ok(FileOutcome { size, shrank })
+    }
+
+    fn remember_link(&mut self, entry: &Entry, size: u64, found: &Found) {
+        let Some(group) = entry.hardlink else { return };
+        if matches!(found, Found::InBundle { .. }) {
+            self.open_links.push(group);
+        }
+        self.links.insert(group, (size, found.clone()));
+    }
+
+    /// Adds anything that is not a regular file.
+    pub fn add_entry(&mut self, entry: Entry) -> Result<(), BackupError> {
+        let key = self.next_key(&entry, false)?;
+        self.enqueue(key, entry, None)
+    }
+
+    /// Adds a further name of a file that came before in this backup with the same `hardlink` number; nothing is
+    /// read. `ReadAgain` if no name came before.
+    pub fn add_link(&mut self, mut entry: Entry) -> Result<Reuse, BackupError> {
+        let first = entry.hardlink.and_then(|group| self.links.get(&group)).cloned();
+        let Some((size, found)) = first else { return Ok(Reuse::ReadAgain) };
+        let key = self.next_key(&entry, true)?;
+        entry.kind = EntryKind::File { size, content: Content::Empty };
+        self.enqueue(key, entry, Some(found))?;
+        Ok(Reuse::Taken)
+    }
+
+    /// Adds a file with the size and content of the parent's entry in its `kind`, and fresh metadata.
+    pub fn unchanged(&mut self, entry: Entry) -> Result<Reuse, BackupError> {
+        let EntryKind::File { size, content } = entry.kind.clone() else {
+            return Err(BackupError::BadEntry);
+        };
+        if content.length() != Some(size) {
+            return Err(BackupError::BadEntry);
+        }
+        let Some(used) = self.frames_of(&entry)? else { return Ok(Reuse::ReadAgain) };
+        let key = self.next_key(&entry, true)?;
+        for (id, kind) in used {
+            self.store.take(&id, kind);
+        }
+        let found = Found::Ready(content);
+        self.remember_link(&entry, size, &found);
+        self.stats.source_bytes += size;
+        self.enqueue(key, entry, Some(found))?;
+        Ok(Reuse::Taken)
+    }
+
+    /// The frames of an entry's content, if all are known.
+    fn frames_of(&self, entry: &Entry) -> Result<Option<Vec<(ChunkId, FrameKind)>>, BackupError> {
+        let EntryKind::File { content, .. } = &entry.kind else { return Ok(None) };
+        let mut used = Vec::new();
+        match content {
+            Content::Empty => {}
+            Content::Bundled { bundle, .. } => used.push((*bundle, FrameKind::Bundle)),
+            Content::Pieces { depth: 0, pieces } => {
+                used.extend(pieces.iter().filter_map(|piece| match piece {
+                    Piece::Data { id, .. } => Some((*id, FrameKind::Chunk)),
+                    Piece::Hole { .. } => None,
+                }));
+            }
+            Content::Pieces { .. } => {
+                let Some(parent) = &self.parent else { return Ok(None) };
+                let frames = parent.frames();
+                let lists = for_each_list(frames, entry, &mut |id| -> Result<(), ReadError> {
+                    used.push((id, FrameKind::List));
+                    Ok(())
+                });
+                let pieces = lists.and_then(|()| {
+                    for_each_piece(frames, entry, &mut |piece| -> Result<(), ReadError> {
+                        if let PieceSource::Frame { kind, id, .. } = piece.from {
+                            used.push((id, kind));
+                        }
+                        Ok(())
+                    })
+                });
+                // A list that cannot be read means reading the file, not ending the backup.
+                if pieces.is_err() {
+                    return Ok(None);
+                }
+            }
+        }
+        let known = used.iter().all(|(id, kind)| self.store.knows(id, *kind));
+        Ok(known.then_some(used))
+    }
+
+    /// Checks the entry and its place; nothing is remembered yet.
+    fn next_key(&self, entry: &Entry, file: bool) -> Result<Vec<u8>, BackupError> {
+        let key = path::key(&entry.path)?;
+        if self.last_key.as_ref().is_some_and(|last| *last >= key) {
+            return Err(BackupError::OutOfOrder);
+        }
+        let sorted = entry.xattrs.windows(2).all(|pair| pair[0].name < pair[1].name);
+        let bytes: usize = entry.xattrs.iter().map(|x| x.name.len() + x.value.len() + 10).sum();
+        let good = entry.is_file() == file
+            && entry.mode <= 0o7777
+            && entry.mtime.nanos < 1_000_000_000
+            && sorted
+            && bytes < MAX_ENTRY_BYTES / 2;
+        if good { Ok(key) } else { Err(BackupError::BadEntry) }
+    }
+
+    fn enqueue(
+        &mut self,
+        key: Vec<u8>,
+        entry: Entry,
+        found: Option<Found>,
+    ) -> Result<(), BackupError> {
+        match entry.kind {
+            EntryKind::File { .. } => self.stats.files += 1,
+            EntryKind::Directory => self.stats.directories += 1,
+            _ => self.stats.others += 1,
+        }
+        self.last_key = Some(key.clone());
+        if self.bundle.is_empty() {
+            return self.push(&key, entry, found, None);
+        }
+        self.pending.push((key, entry, found));
+        if self.bundle.ends(self.descriptor.bundling) || self.pending.len() >= MAX_PENDING {
+            self.close_bundle()?;
+        }
+        Ok(())
+    }
+
+    fn close_bundle(&mut self) -> Result<(), BackupError> {
+        if self.bundle.is_empty() {
+            return Ok(());
+        }
+        let OpenBundle { bytes, parts, .. } = std::mem::take(&mut self.bundle);
+        let (bundle, _) = self.store.put(FrameKind::Bundle, &bytes, parts.clone())?;
+        let mut offset = 0;
+        for part in parts {
+            let place = FilePlace { bundle, offset, length: part.length };
+            self.small.insert(part.file, place);
+            offset += part.length;
+        }
+        for group in std::mem::take(&mut self.open_links) {
+            if let Some((_, found)) = self.links.get_mut(&group) {
+                *found = Found::Ready(resolve(found.clone(), Some(bundle))?);
+            }
+        }
+        for (key, entry, found) in std::mem::take(&mut self.pending) {
+            self.push(&key, entry, found, Some(bundle))?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        key: &[u8],
+        mut entry: Entry,
+        found: Option<Found>,
+        bundle: Option<ChunkId>,
+    ) -> Result<(), BackupError> {
+        if let (EntryKind::File { content, .. }, Some(found)) = (&mut entry.kind, found) {
+            *content = resolve(found, bundle)?;
+        }
+        self.tree.push(key, &entry.encode(), &mut self.store)
+    }
+
+    /// Seals what is left, writes the tree and the summary (its counts are filled in here).
+    pub fn finish(mut self, summary: Summary) -> Result<FinishedSnapshot, BackupError> {
+        self.close_bundle()?;
+        let Self { tree, mut store, mut stats, .. } = self;
+        let root = tree.finish(&mut store)?;
+        let summary = summary.with_counts(&stats).encode();
+        let (summary, _) = store.put(FrameKind::Summary, &summary, Vec::new())?;
+        stats.new_bytes = store.new_bytes;
+        let Stored { usage, next_seq, packs, stored_bytes } = store.finish()?;
+        stats.packs = packs;
+        stats.stored_bytes = stored_bytes;
+        Ok(FinishedSnapshot { root, summary, usage, next_seq, stats })
+    }
+}
+
+fn resolve(found: Found, bundle: Option<ChunkId>) -> Result<Content, BackupError> {
+    match (found, bundle) {
+        (Found::Ready(content), _) => Ok(content),
+        (Found::InBundle { offset, length, file }, Some(bundle)) => {
+            Ok(Content::Bundled { bundle, offset, length, file })
+        }
+        (Found::InBundle { .. }, None) => Err(BackupError::Unlocated),
+    }
+}
+
+/// A file on its way into chunks.
+struct LargeFile {
+    /// Frames stored for this file, and the content bytes among them.
+    new: Vec<ChunkId>,
+    new_bytes: u64,
+    list: ListBuilder,
+    size: u64,
+}
+
+impl LargeFile {
+    fn read(
+        &mut self,
+        store: &mut FrameStore,
+        gear: &Gear,
+        chunking: Chunking,
+        data: &mut dyn Read,
+        announced: u64,
+        holes: &[Range<u64>],
+    ) -> Result<(), BackupError> {
+        let mut at = 0;
+        for hole in holes.iter().chain([&(announced..announced)]) {
+            let (start, end) = (hole.start.min(announced), hole.end.min(announced));
+            if start < at || end < start {
+                return Err(BackupError::Source(io::ErrorKind::InvalidInput.into()));
+            }
+            self.stretch(store, gear, chunking, &mut data.take(start - at))?;
+            if self.size < start {
+                return Ok(());
+            }
+            if end > start {
+                self.piece(store, Piece::Hole { length: end - start })?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn stretch(
+        &mut self,
+        store: &mut FrameStore,
+        gear: &Gear,
+        chunking: Chunking,
+        data: &mut dyn Read,
+    ) -> Result<(), BackupError> {
+        let mut chunker = Chunker::new(gear, chunking, self.size);
+        while let Some(chunk) = chunker.next_chunk(data).map_err(BackupError::Source)? {
+            let length = chunk.len() as u64;
+            let (id, new) = store.put(FrameKind::Chunk, chunk, Vec::new())?;
+            if new {
+                store.new_bytes += length;
+                self.new_bytes += length;
+                self.new.push(id);
+            }
+            self.piece(store, Piece::Data { id, length })?;
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, store: &mut FrameStore, piece: Piece) -> Result<(), BackupError> {
+        self.size += piece.length();
+        let new = &mut self.new;
+        self.list.push(piece, &mut |list: Vec<u8>| {
+            let (id, fresh) = store.put(FrameKind::List, &list, Vec::new())?;
+            if fresh {
+                new.push(id);
+            }
+            Ok(id)
+        })
+    }
+}

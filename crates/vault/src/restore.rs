@@ -1,0 +1,198 @@
+//! Restore plans: which pieces of which files come out of which pack, so that each pack is read once.
+//!
+//! Owns the plan and the reading of a planned pack. Invariant: every byte handed out was authenticated, re-identified
+//! and belongs at the offset it is handed out for. It must not know paths on the target or write anything.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
+
+use crate::{
+    id::Sha256,
+    manifest::PackRef,
+    pack::PackKind,
+    snapshot::{PieceSource, ReadError, Reader},
+    tree::Entry,
+};
+
+/// Gaps up to this many bytes are read along rather than asked around.
+const GAP: u64 = 64 << 10;
+/// No single read is longer.
+const RUN: u64 = 8 << 20;
+
+/// A stretch of a file that comes out of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// The number the caller gave the file.
+    pub file: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    pub length: u32,
+    /// Frame in the pack.
+    pub frame: u32,
+    /// Offset in the frame's plaintext.
+    pub at: u32,
+}
+
+/// All that comes out of one pack, in order of its frames.
+#[derive(Debug, Clone)]
+pub struct PackPlan {
+    pub pack: PackRef,
+    pub items: Vec<Item>,
+}
+
+impl PackPlan {
+    /// Bytes of content this pack gives.
+    pub fn bytes(&self) -> u64 {
+        self.items.iter().map(|item| u64::from(item.length)).sum()
+    }
+}
+
+/// A hole of a file: punch it or leave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    pub file: u64,
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// What restoring some files takes.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    pub packs: Vec<PackPlan>,
+    pub holes: Vec<Hole>,
+    /// Files with content that is in no pack, with the reason; the rest of the plan stands.
+    pub unreadable: Vec<(u64, String)>,
+}
+
+/// Plans the content of regular files; `entries` are the caller's numbers and their entries. Names of one file
+/// (hard links) should come once.
+pub fn plan<'a>(
+    reader: &Reader,
+    entries: impl IntoIterator<Item = (u64, &'a Entry)>,
+) -> Result<Plan, ReadError> {
+    let mut plan = Plan::default();
+    let mut packs: HashMap<Sha256, Vec<Item>> = HashMap::new();
+    for (file, entry) in entries {
+        let mut items = Vec::new();
+        let mut holes = Vec::new();
+        let located = reader.pieces::<ReadError>(entry, |piece| {
+            let PieceSource::Frame { id, at, .. } = piece.from else {
+                holes.push(Hole { file, offset: piece.offset, length: piece.length });
+                return Ok(());
+            };
+            let (pack, frame) = reader.frames().locate(&id, PackKind::Data)?;
+            let length = u32::try_from(piece.length).map_err(|_| ReadError::WrongContent)?;
+            let item = Item { file, offset: piece.offset, length, frame, at };
+            items.push((pack.sha256, item));
+            Ok(())
+        });
+        match located {
+            Ok(()) => {
+                plan.holes.append(&mut holes);
+                for (pack, item) in items {
+                    packs.entry(pack).or_default().push(item);
+                }
+            }
+            Err(error @ (ReadError::Unlocated(_) | ReadError::WrongContent)) => {
+                plan.unreadable.push((file, error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    for pack in reader.frames().packs() {
+        if let Some(mut items) = packs.remove(&pack.sha256) {
+            items.sort_by_key(|item| (item.frame, item.file, item.offset));
+            plan.packs.push(PackPlan { pack: pack.clone(), items });
+        }
+    }
+    // Old packs first is as good an order as any, and the same every time.
+    plan.packs.sort_by_key(|pack| pack.pack.id);
+    Ok(plan)
+}
+
+/// Bytes for one stretch of a file, or why there are none.
+pub type Delivery<'a> = Result<&'a [u8], &'a ReadError>;
+
+/// Reads one pack of a plan, in coalesced ranges, and delivers every item; frames that cannot be read are delivered
+/// as errors, item by item, and the rest goes on. `deliver` decides whether to stop.
+pub fn read_pack<E: From<ReadError>>(
+    reader: &Reader,
+    plan: &PackPlan,
+    mut deliver: impl FnMut(&Item, Delivery<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let frames = reader.frames();
+    let open = match frames.open(&plan.pack) {
+        Ok(open) => open,
+        Err(error) => {
+            return plan.items.iter().try_for_each(|item| deliver(item, Err(&error)));
+        }
+    };
+    let mut wanted: BTreeMap<u32, Vec<&Item>> = BTreeMap::new();
+    for item in &plan.items {
+        wanted.entry(item.frame).or_default().push(item);
+    }
+    for run in runs(wanted.keys().copied(), |frame| open.range(frame).ok()) {
+        let bytes = frames.read(&plan.pack, run.range.clone());
+        for frame in run.frames {
+            let raw = match &bytes {
+                Ok(bytes) => frames.decode(&plan.pack, &open, frame, bytes, run.range.start),
+                Err(_) => frames.read(&plan.pack, open.range(frame).unwrap_or_default()).and_then(
+                    |bytes| {
+                        let start = open.range(frame).map_or(0, |range| range.start);
+                        frames.decode(&plan.pack, &open, frame, &bytes, start)
+                    },
+                ),
+            };
+            for item in wanted.get(&frame).into_iter().flatten() {
+                match raw.as_ref().map(|raw| stretch(raw, item)) {
+                    Ok(Some(bytes)) => deliver(item, Ok(bytes))?,
+                    Ok(None) => deliver(item, Err(&ReadError::WrongContent))?,
+                    Err(error) => deliver(item, Err(error))?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn stretch<'a>(raw: &'a [u8], item: &Item) -> Option<&'a [u8]> {
+    let from = item.at as usize;
+    raw.get(from..from.checked_add(item.length as usize)?)
+}
+
+struct Run {
+    range: Range<u64>,
+    frames: Vec<u32>,
+}
+
+/// Joins frames that lie near each other.
+fn runs(frames: impl Iterator<Item = u32>, range: impl Fn(u32) -> Option<Range<u64>>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for frame in frames {
+        // A frame that does not exist gets an empty range: it is delivered as an error.
+        let at = range(frame).unwrap_or_default();
+        match runs.last_mut() {
+            Some(run)
+                if at.start >= run.range.end
+                    && at.start - run.range.end <= GAP
+                    && at.end - run.range.start <= RUN =>
+            {
+                run.range.end = at.end;
+                run.frames.push(frame);
+            }
+            _ => runs.push(Run { range: at, frames: vec![frame] }),
+        }
+    }
+    runs
+}
+
+/// Packs needed for one file, for a grant.
+pub fn packs_of(reader: &Reader, entry: &Entry) -> Result<Vec<PackRef>, ReadError> {
+    let plan = plan(reader, [(0, entry)])?;
+    match plan.unreadable.first() {
+        Some(_) => Err(ReadError::WrongContent),
+        None => Ok(plan.packs.into_iter().map(|pack| pack.pack).collect()),
+    }
+}

@@ -1,0 +1,77 @@
+//! Reading snapshots: entries, folders, differences, file content.
+//!
+//! Owns the way from a manifest's pack set to plaintext. Invariant: every frame that is returned was authenticated
+//! and its keyed id compared; a chunk that is in no pack of the set is an error, never zeros. It must not know
+//! where packs come from ([`PackSource`]).
+
+pub(crate) mod content;
+mod frames;
+mod reader;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+pub use content::{FilePiece, PieceSource};
+pub use frames::Frames;
+pub(crate) use frames::damaged;
+pub use reader::{Reader, Walk};
+
+use crate::{
+    cbor::CborError,
+    id::{ChunkId, Sha256},
+    manifest::PackRef,
+    pack::PackError,
+    tree::TreeError,
+};
+
+/// Gives stretches of packs. Blocking; called from several threads.
+pub trait PackSource: Send + Sync {
+    /// Exactly the bytes `range` of the object, or an error. The range lies within `pack.length`.
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError>;
+}
+
+/// A pack could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("the object is not there")]
+    Missing,
+    #[error("the object could not be read")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The snapshot, or a part of it, cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("pack {pack} could not be read")]
+    Source { pack: Sha256, source: SourceError },
+    #[error("pack {pack} is damaged")]
+    Pack { pack: Sha256, source: PackError },
+    #[error("pack {pack} is not what its name says")]
+    WrongHash { pack: Sha256 },
+    #[error("chunk {0} is in no pack of the snapshot")]
+    Unlocated(ChunkId),
+    #[error("chunk {0} is not what its id says")]
+    WrongId(ChunkId),
+    #[error("a content list or summary is damaged: {0}")]
+    Cbor(#[from] CborError),
+    #[error("a file's content contradicts its entry")]
+    WrongContent,
+    #[error("the entry is not a regular file")]
+    NotAFile,
+    #[error(transparent)]
+    Tree(Box<TreeError>),
+    #[error("the output could not be written")]
+    Output(#[source] std::io::Error),
+    #[error(transparent)]
+    Keys(#[from] crate::keys::WrapError),
+}
+
+impl From<TreeError> for ReadError {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::Read(inner) => *inner,
+            other => Self::Tree(Box::new(other)),
+        }
+    }
+}

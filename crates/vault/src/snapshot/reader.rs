@@ -1,0 +1,210 @@
+//! One snapshot, open for reading.
+
+use std::{io::Write, sync::Arc};
+
+use super::{
+    Frames, PackSource, ReadError,
+    content::{FilePiece, PieceSource, for_each_piece},
+};
+use crate::{
+    backup::Summary,
+    id::{ChunkId, FrameKind},
+    index::ChunkIndex,
+    keys::VaultKeys,
+    manifest::{Manifest, PackSet},
+    tree::{
+        Content, Cursor, Diff, Entry, EntryKind, Node, NodeSource, Root, Tree, TreeError, path,
+    },
+};
+
+/// The nodes of a tree, out of the packs.
+impl NodeSource for Arc<Frames> {
+    fn node(&self, id: &ChunkId) -> Result<Arc<Node>, TreeError> {
+        let frame = self.frame(FrameKind::Node, id)?;
+        Ok(Arc::new(Node::decode(&frame)?))
+    }
+}
+
+type SnapshotTree = Tree<Arc<Frames>>;
+
+/// Reads one snapshot.
+pub struct Reader {
+    tree: Arc<SnapshotTree>,
+    frames: Arc<Frames>,
+    summary: ChunkId,
+}
+
+/// Entries in key order.
+pub struct Walk {
+    cursor: Cursor<Arc<SnapshotTree>>,
+    prefix: Vec<u8>,
+    ended: bool,
+}
+
+impl Iterator for Walk {
+    type Item = Result<Entry, ReadError>;
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let item = match self.cursor.next_item() {
+            Ok(Some(item)) if item.0.starts_with(&self.prefix) => {
+                Some(crate::tree::decode_item(&item).map_err(ReadError::from))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(error.into())),
+        };
+        self.ended = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+impl Reader {
+    /// Opens a snapshot. The manifest was verified and resolved by the caller; nothing is read yet.
+    pub fn open(
+        manifest: &Manifest,
+        set: &PackSet,
+        keys: Arc<VaultKeys>,
+        source: Arc<dyn PackSource>,
+        index: Option<Arc<ChunkIndex>>,
+    ) -> Self {
+        Self::at(manifest.root, manifest.summary, set, keys, source, index)
+    }
+
+    /// Opens a tree that has no manifest yet.
+    pub fn at(
+        root: Root,
+        summary: ChunkId,
+        set: &PackSet,
+        keys: Arc<VaultKeys>,
+        source: Arc<dyn PackSource>,
+        index: Option<Arc<ChunkIndex>>,
+    ) -> Self {
+        let frames = Arc::new(Frames::new(keys, set, source, index));
+        let tree = Arc::new(Tree::new(Arc::clone(&frames), root));
+        Self { tree, frames, summary }
+    }
+
+    /// Frames of the snapshot's packs.
+    pub const fn frames(&self) -> &Arc<Frames> {
+        &self.frames
+    }
+    pub fn root(&self) -> Root {
+        self.tree.root()
+    }
+    /// Id of the summary frame.
+    pub const fn summary_id(&self) -> ChunkId {
+        self.summary
+    }
+    /// What the snapshot says about itself.
+    pub fn summary(&self) -> Result<Summary, ReadError> {
+        Ok(Summary::decode(&self.frames.frame(FrameKind::Summary, &self.summary)?)?)
+    }
+
+    /// The entry at `path`.
+    pub fn get(&self, path: &[u8]) -> Result<Option<Entry>, ReadError> {
+        Ok(self.tree.get(path)?)
+    }
+
+    /// Up to `limit` direct children of a folder whose names come after `after`, in order of their names.
+    pub fn list_dir(
+        &self,
+        folder: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let prefix = path::children_prefix(folder);
+        let mut start = prefix.clone();
+        if let Some(name) = after {
+            start.extend_from_slice(name);
+            start.push(0);
+        }
+        let walk = Walk { cursor: self.cursor_at(&start)?, prefix, ended: false };
+        walk.take(limit).collect()
+    }
+
+    /// Everything below a folder (the folder itself not included), in key order.
+    pub fn walk(&self, folder: &[u8]) -> Result<Walk, ReadError> {
+        let prefix = path::below_prefix(folder);
+        // The root's own key is empty and comes first; it is not below itself.
+        let start = if prefix.is_empty() { vec![0] } else { prefix.clone() };
+        Ok(Walk { cursor: self.cursor_at(&start)?, prefix, ended: false })
+    }
+
+    /// Every entry, in key order.
+    pub fn entries(&self) -> Result<Walk, ReadError> {
+        Ok(Walk { cursor: self.cursor_at(&[])?, prefix: Vec::new(), ended: false })
+    }
+
+    /// A cursor for stepping beside a walk of the source: `find` each path in key order.
+    pub fn cursor(&self) -> Result<Cursor<Arc<SnapshotTree>>, ReadError> {
+        self.cursor_at(&[])
+    }
+    fn cursor_at(&self, key: &[u8]) -> Result<Cursor<Arc<SnapshotTree>>, ReadError> {
+        Ok(Cursor::at(Arc::clone(&self.tree), key)?)
+    }
+
+    /// What changed from `before` to this snapshot.
+    pub fn diff_from(&self, before: &Self) -> Diff<Arc<SnapshotTree>, Arc<SnapshotTree>> {
+        Diff::new(Arc::clone(&before.tree), Arc::clone(&self.tree))
+    }
+
+    /// Calls `each` for every piece of a file, in order; reads lists, not chunks.
+    pub fn pieces<E: From<ReadError>>(
+        &self,
+        entry: &Entry,
+        mut each: impl FnMut(FilePiece) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for_each_piece(&self.frames, entry, &mut each)
+    }
+
+    /// The bytes of one piece that is not a hole.
+    pub fn piece(&self, piece: &FilePiece) -> Result<bytes::Bytes, ReadError> {
+        let PieceSource::Frame { kind, id, at } = piece.from else {
+            return Err(ReadError::WrongContent);
+        };
+        let frame = self.frames.frame(kind, &id)?;
+        let from = at as usize;
+        let to = usize::try_from(piece.length).ok().and_then(|length| from.checked_add(length));
+        let bytes = to.and_then(|to| frame.get(from..to)).ok_or(ReadError::WrongContent)?;
+        // A chunk belongs to a file wholly; only bundles are shared.
+        if kind == FrameKind::Chunk && bytes.len() != frame.len() {
+            return Err(ReadError::WrongContent);
+        }
+        Ok(bytes::Bytes::copy_from_slice(bytes))
+    }
+
+    /// Writes a file's content in order, holes as zeros.
+    pub fn read_file(&self, entry: &Entry, out: &mut dyn Write) -> Result<(), ReadError> {
+        self.pieces(entry, |piece| match piece.from {
+            PieceSource::Hole => zeros(piece.length, out),
+            PieceSource::Frame { .. } => {
+                let bytes = self.piece(&piece)?;
+                self.check_file_id(entry, &bytes)?;
+                out.write_all(&bytes).map_err(ReadError::Output)
+            }
+        })
+    }
+
+    /// The own id of a bundled file, beside that of its bundle.
+    pub(crate) fn check_file_id(&self, entry: &Entry, bytes: &[u8]) -> Result<(), ReadError> {
+        match &entry.kind {
+            EntryKind::File { content: Content::Bundled { file, .. }, .. }
+                if self.frames.ids().file(bytes) != *file =>
+            {
+                Err(ReadError::WrongContent)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn zeros(mut length: u64, out: &mut dyn Write) -> Result<(), ReadError> {
+    const ZEROS: [u8; 8_192] = [0; 8_192];
+    while length > 0 {
+        let part = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
+        out.write_all(&ZEROS[..part]).map_err(ReadError::Output)?;
+        length -= part as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Verification of a snapshot: quick (structure) and deep (every byte).
+//!
+//! Owns what "verified" means. Invariant: a snapshot verifies only if everything its tree names is in its packs, and,
+//! deep, if every pack is bit for bit what its manifest says and every frame is what its id says. Nothing is repaired
+//! or written here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    id::{ChunkId, FrameKind, Sha256},
+    manifest::{FrameBitmap, PackRef},
+    pack::{OpenPack, PackKind},
+    snapshot::{
+        PieceSource, ReadError, Reader,
+        content::{for_each_list, for_each_piece},
+    },
+    tree::{Content, Entry, EntryKind, Node, NodeSource},
+};
+
+/// What was looked at and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub packs: u64,
+    /// Bytes of packs read in full (deep only).
+    pub pack_bytes: u64,
+    pub entries: u64,
+    pub source_bytes: u64,
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    pub const fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug)]
+pub enum Problem {
+    /// A pack is missing or damaged.
+    Pack { pack: Sha256, error: ReadError },
+    /// A file's content is not all there. `path` is the entry's.
+    Content { path: Vec<u8>, error: ReadError },
+    /// A part of the tree cannot be read.
+    Tree { error: ReadError },
+    /// The manifest's list of used frames is not what the tree uses.
+    Usage { pack: Sha256 },
+}
+
+/// Every pack's directory opens, every node is there, every piece of every file is in a pack, and the used frames
+/// are those the manifest names.
+pub fn quick(reader: &Reader) -> Report {
+    let mut report = Report::default();
+    for pack in reader.frames().packs() {
+        report.packs += 1;
+        if let Err(error) = reader.frames().open(pack) {
+            report.problems.push(Problem::Pack { pack: pack.sha256, error });
+        }
+    }
+    structure(reader, &mut report);
+    report
+}
+
+/// [`quick`], and every byte of every pack: hash, both directories, every frame and its id. `progress` hears the
+/// bytes read so far.
+pub fn deep(reader: &Reader, mut progress: impl FnMut(u64)) -> Report {
+    let mut report = Report::default();
+    for pack in reader.frames().packs() {
+        report.packs += 1;
+        match whole(reader, pack) {
+            Ok(()) => report.pack_bytes += pack.length,
+            Err(error) => report.problems.push(Problem::Pack { pack: pack.sha256, error }),
+        }
+        progress(report.pack_bytes);
+    }
+    structure(reader, &mut report);
+    report
+}
+
+fn whole(reader: &Reader, pack: &PackRef) -> Result<(), ReadError> {
+    let frames = reader.frames();
+    let bytes = frames.read(pack, 0..pack.length)?;
+    if Sha256::of(&bytes) != pack.sha256 {
+        return Err(ReadError::WrongHash { pack: pack.sha256 });
+    }
+    let opened = OpenPack::check_whole(frames.keys(), frames.ids(), pack.kind, &bytes);
+    opened.map(drop).map_err(|error| crate::snapshot::damaged(pack, error))
+}
+
+/// Walks the tree and counts what it uses.
+fn structure(reader: &Reader, report: &mut Report) {
+    let mut used = Usage { reader, frames: BTreeMap::new() };
+    let root = reader.root();
+    if let Err(error) = nodes(reader, &root.node, root.level, &mut used) {
+        report.problems.push(Problem::Tree { error });
+    }
+    if let Err(error) = used.mark(&reader.summary_id(), PackKind::Meta) {
+        report.problems.push(Problem::Tree { error });
+    }
+    let entries = match reader.entries() {
+        Ok(entries) => entries,
+        Err(error) => return report.problems.push(Problem::Tree { error }),
+    };
+    for entry in entries {
+        match entry {
+            Ok(entry) => {
+                report.entries += 1;
+                report.source_bytes += entry.size();
+                if let Err(error) = content(reader, &entry, &mut used) {
+                    report.problems.push(Problem::Content { path: entry.path, error });
+                }
+            }
+            Err(error) => report.problems.push(Problem::Tree { error }),
+        }
+    }
+    if !report.problems.is_empty() {
+        return;
+    }
+    for pack in reader.frames().packs() {
+        if used.frames.get(&pack.sha256).cloned().unwrap_or_default() != pack.used {
+            report.problems.push(Problem::Usage { pack: pack.sha256 });
+        }
+    }
+}
+
+struct Usage<'a> {
+    reader: &'a Reader,
+    frames: BTreeMap<Sha256, FrameBitmap>,
+}
+
+impl Usage<'_> {
+    fn mark(&mut self, id: &ChunkId, kind: PackKind) -> Result<(), ReadError> {
+        let (pack, frame) = self.reader.frames().locate(id, kind)?;
+        self.frames.entry(pack.sha256).or_default().insert(frame);
+        Ok(())
+    }
+}
+
+fn nodes(reader: &Reader, id: &ChunkId, level: u8, used: &mut Usage<'_>) -> Result<(), ReadError> {
+    used.mark(id, PackKind::Meta)?;
+    if level == 0 {
+        return Ok(());
+    }
+    let node = NodeSource::node(reader.frames(), id)?;
+    if let Node::Inner { children, .. } = &*node {
+        for child in children {
+            nodes(reader, &child.id, level - 1, used)?;
+        }
+    }
+    Ok(())
+}
+
+fn content(reader: &Reader, entry: &Entry, used: &mut Usage<'_>) -> Result<(), ReadError> {
+    if !entry.is_file() {
+        return Ok(());
+    }
+    let frames = Arc::clone(reader.frames());
+    for_each_list(&frames, entry, &mut |id| used.mark(&id, PackKind::Meta))?;
+    for_each_piece(&frames, entry, &mut |piece| -> Result<(), ReadError> {
+        let PieceSource::Frame { kind, id, at } = piece.from else { return Ok(()) };
+        used.mark(&id, PackKind::Data)?;
+        let (pack, frame) = frames.locate(&id, PackKind::Data)?;
+        let open = frames.open(pack)?;
+        let info = open.info(frame).map_err(|error| crate::snapshot::damaged(pack, error))?;
+        let end = u64::from(at) + piece.length;
+        let fits = match kind {
+            FrameKind::Chunk => end == u64::from(info.raw_len),
+            _ => end <= u64::from(info.raw_len),
+        };
+        let listed = bundle_lists(entry, info);
+        if info.kind == kind && fits && listed { Ok(()) } else { Err(ReadError::WrongContent) }
+    })
+}
+
+/// A bundled file must be in its bundle's list under its own id, at its place.
+fn bundle_lists(entry: &Entry, info: &crate::pack::FrameInfo) -> bool {
+    let EntryKind::File { content: Content::Bundled { offset, length, file, .. }, .. } =
+        &entry.kind
+    else {
+        return true;
+    };
+    // The second copy of a directory has no lists.
+    let mut at = 0;
+    info.parts.is_empty()
+        || info.parts.iter().any(|part| {
+            let here = at == *offset && part.length == *length && part.file == *file;
+            at += part.length;
+            here
+        })
+}
