@@ -28,10 +28,12 @@ function oneOf<const T extends string>(value: unknown, allowed: readonly T[]): T
   return allowed.find((candidate) => candidate === value);
 }
 
-/** Leaves out what is not set, so that it does not show in the URL. */
-function defined<T extends object>(search: { [K in keyof T]: T[K] | undefined }): Partial<T> {
-  return Object.fromEntries(Object.entries(search).filter(([, value]) => value !== undefined)) as Partial<T>;
-}
+/**
+ * What a page reads from the URL. Validators name every key, also those that are not set: the router lays
+ * their result over the raw search, so a key left out would let the raw value through.
+ */
+type Raw = Record<string, unknown>;
+type Search<T> = { [K in keyof T]?: T[K] | undefined };
 
 /** Only a path of this portal: `next` must not lead anywhere else. */
 function ownPath(value: unknown): string | undefined {
@@ -48,11 +50,10 @@ const root = createRootRouteWithContext<RouterContext>()({
 export const signInRoute = createRoute({
   getParentRoute: () => root,
   path: '/sign-in',
-  validateSearch: (search: Record<string, unknown>) =>
-    defined<{ next: string; why: 'expired' | 'signed_out' }>({
-      next: ownPath(search.next),
-      why: oneOf(search.why, ['expired', 'signed_out']),
-    }),
+  validateSearch: (search: Raw): Search<{ next: string; why: 'expired' | 'signed_out' }> => ({
+    next: ownPath(search.next),
+    why: oneOf(search.why, ['expired', 'signed_out']),
+  }),
   beforeLoad: ({ context, search }) => {
     if (context.session.signedIn) throw redirect({ href: search.next ?? '/' });
   },
@@ -84,7 +85,7 @@ const startRoute = createRoute({
 export const tenantsRoute = createRoute({
   getParentRoute: () => inside,
   path: '/tenants',
-  validateSearch: (search: Record<string, unknown>) => defined<{ sort: string }>({ sort: text(search.sort) }),
+  validateSearch: (search: Raw): Search<{ sort: string }> => ({ sort: text(search.sort) }),
   component: lazyRouteComponent(() => import('../pages/Tenants'), 'TenantsPage'),
 });
 
@@ -97,19 +98,18 @@ export const tenantRoute = createRoute({
 export const workloadsRoute = createRoute({
   getParentRoute: () => tenantRoute,
   path: 'workloads',
-  validateSearch: (search: Record<string, unknown>) =>
-    defined<{ q: string; sort: string; enrol: true }>({
-      q: text(search.q),
-      sort: text(search.sort),
-      enrol: search.enrol === true ? true : undefined,
-    }),
+  validateSearch: (search: Raw): Search<{ q: string; sort: string; enrol: true }> => ({
+    q: text(search.q),
+    sort: text(search.sort),
+    enrol: search.enrol === true ? true : undefined,
+  }),
   component: lazyRouteComponent(() => import('../pages/Workloads'), 'WorkloadsPage'),
 });
 
 export const workloadRoute = createRoute({
   getParentRoute: () => tenantRoute,
   path: 'workloads/$workload',
-  validateSearch: (search: Record<string, unknown>) => defined<{ tab: 'runs' }>({ tab: oneOf(search.tab, ['runs']) }),
+  validateSearch: (search: Raw): Search<{ tab: 'runs' }> => ({ tab: oneOf(search.tab, ['runs']) }),
   component: lazyRouteComponent(() => import('../pages/Workload'), 'WorkloadPage'),
 });
 
@@ -122,15 +122,17 @@ export const runRoute = createRoute({
 export const snapshotRoute = createRoute({
   getParentRoute: () => tenantRoute,
   path: 'snapshots/$snapshot',
-  validateSearch: (search: Record<string, unknown>) =>
-    defined<{ path: string; path_b64: string }>({ path: text(search.path), path_b64: text(search.path_b64) }),
+  validateSearch: (search: Raw): Search<{ path: string; path_b64: string }> => ({
+    path: text(search.path),
+    path_b64: text(search.path_b64),
+  }),
   component: lazyRouteComponent(() => import('../pages/Snapshot'), 'SnapshotPage'),
 });
 
 export const activityRoute = createRoute({
   getParentRoute: () => tenantRoute,
   path: 'activity',
-  validateSearch: (search: Record<string, unknown>) => defined<{ open: string }>({ open: text(search.open) }),
+  validateSearch: (search: Raw): Search<{ open: string }> => ({ open: text(search.open) }),
   component: lazyRouteComponent(() => import('../pages/Activity'), 'ActivityPage'),
 });
 

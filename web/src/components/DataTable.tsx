@@ -2,6 +2,7 @@
  * Tables: TanStack Table keeps the model, this draws it. On narrow screens each row becomes a card whose
  * cells carry their column's name, so nothing scrolls sideways at 320 px.
  */
+import { VisuallyHidden } from '@mantine/core';
 import { IconArrowDown, IconArrowsSort, IconArrowUp } from '@tabler/icons-react';
 import {
   createSortedRowModel,
@@ -30,6 +31,8 @@ export interface Column<T> {
   /** Present: the column can be sorted by it. */
   sortBy?: (row: T) => string | number;
   align?: 'end';
+  /** The column explains itself; its header is for those who cannot see it. */
+  headerHidden?: true;
   /** The cell that names the row. */
   isName?: true;
 }
@@ -54,7 +57,6 @@ function definition<T extends RowData>(column: Column<T>): ColumnDef<typeof feat
     id: column.id,
     accessorFn: (row) => column.sortBy?.(row),
     header: column.header,
-    cell: ({ row }) => column.cell(row.original),
     enableSorting: column.sortBy !== undefined,
     sortFn: 'basic',
   };
@@ -73,6 +75,7 @@ export function DataTable<T extends RowData>(props: DataTableProps<T>) {
   const byId = new Map(columns.map((column) => [column.id, column]));
 
   const header = (column: Column<T>) => {
+    if (column.headerHidden) return <VisuallyHidden>{column.header}</VisuallyHidden>;
     if (!column.sortBy || !onSort) return column.header;
     const direction = sort === column.id ? 'up' : sort === `-${column.id}` ? 'down' : null;
     const Arrow = direction === 'up' ? IconArrowUp : direction === 'down' ? IconArrowDown : IconArrowsSort;
@@ -119,9 +122,10 @@ export function DataTable<T extends RowData>(props: DataTableProps<T>) {
                       key={cell.id}
                       {...(column?.isName ? { scope: 'row' } : {})}
                       data-align={column?.align}
-                      data-label={column?.header}
+                      data-label={column?.headerHidden ? undefined : column?.header}
                     >
-                      <table.FlexRender cell={cell} />
+                      {/* Called, not mounted: as a component it would be a new one at every render. */}
+                      {column?.cell(row.original)}
                     </Cell>
                   );
                 })}

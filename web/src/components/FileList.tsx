@@ -140,67 +140,67 @@ export function FileList({ folder, entries, more, onOpen, onUp }: FileListProps)
         <span>{t('browse.owner')}</span>
       </div>
       <div className={classes.viewport}>
-      <div
-        ref={scroller}
-        role="grid"
-        tabIndex={0}
-        aria-label={t('browse.contents', { folder })}
-        aria-describedby={`${id}-keys`}
-        aria-rowcount={hasNextPage ? -1 : entries.length}
-        aria-colcount={5}
-        aria-activedescendant={entries.length > 0 ? `${id}-${active}` : undefined}
-        onKeyDown={onKeyDown}
-        className={classes.scroller}
-      >
-        <div role="rowgroup" style={{ height: rows.getTotalSize(), position: 'relative' }}>
-          {shown.map((item) => {
-            const entry = entries[item.index];
-            if (!entry) return null;
-            const directory = entry.kind === 'directory';
-            return (
-              // The grid handles the keyboard; a row is only the target of the mouse.
-              // eslint-disable-next-line jsx-a11y/click-events-have-key-events
-              <div
-                key={item.key}
-                id={`${id}-${item.index}`}
-                role="row"
-                tabIndex={-1}
-                aria-rowindex={item.index + 1}
-                aria-selected={item.index === active}
-                data-folder={directory || undefined}
-                className={classes.row}
-                style={{ transform: `translateY(${item.start}px)`, height: item.size }}
-                onClick={() => (directory ? open(entry) : setActive(item.index))}
-              >
-                <span role="gridcell" className={classes.cell}>
-                  <Name entry={entry} />
-                </span>
-                <span role="gridcell" className={classes.size}>
-                  {entry.kind === 'file' ? bytes(entry.size) : ''}
-                </span>
-                <span role="gridcell" className={classes.modified}>
-                  <When at={entry.modified_at} />
-                </span>
-                <span role="gridcell" className={classes.mode}>
-                  {modeText(entry.mode)}
-                </span>
-                <span role="gridcell" className={classes.owner}>
-                  {entry.uid}:{entry.gid}
-                </span>
-              </div>
-            );
-          })}
-        </div>
-        {entries.length === 0 && (
-          <div role="row" className={classes.none}>
-            <span role="gridcell">
-              <strong>{t('browse.empty')}</strong>
-              <br />
-              {t('browse.emptyBody')}
-            </span>
+        <div
+          ref={scroller}
+          role="grid"
+          tabIndex={0}
+          aria-label={t('browse.contents', { folder })}
+          aria-describedby={`${id}-keys`}
+          aria-rowcount={hasNextPage ? -1 : entries.length}
+          aria-colcount={5}
+          aria-activedescendant={entries.length > 0 ? `${id}-${active}` : undefined}
+          onKeyDown={onKeyDown}
+          className={classes.scroller}
+        >
+          <div role="rowgroup" style={{ height: rows.getTotalSize(), position: 'relative' }}>
+            {shown.map((item) => {
+              const entry = entries[item.index];
+              if (!entry) return null;
+              const directory = entry.kind === 'directory';
+              return (
+                // The grid handles the keyboard; a row is only the target of the mouse.
+                // eslint-disable-next-line jsx-a11y/click-events-have-key-events
+                <div
+                  key={item.key}
+                  id={`${id}-${item.index}`}
+                  role="row"
+                  tabIndex={-1}
+                  aria-rowindex={item.index + 1}
+                  aria-selected={item.index === active}
+                  data-folder={directory || undefined}
+                  className={classes.row}
+                  style={{ transform: `translateY(${item.start}px)`, height: item.size }}
+                  onClick={() => (directory ? open(entry) : setActive(item.index))}
+                >
+                  <span role="gridcell" className={classes.cell}>
+                    <Name entry={entry} />
+                  </span>
+                  <span role="gridcell" className={classes.size}>
+                    {entry.kind === 'file' ? bytes(entry.size) : ''}
+                  </span>
+                  <span role="gridcell" className={classes.modified}>
+                    <When at={entry.modified_at} />
+                  </span>
+                  <span role="gridcell" className={classes.mode}>
+                    {modeText(entry.mode)}
+                  </span>
+                  <span role="gridcell" className={classes.owner}>
+                    {entry.uid}:{entry.gid}
+                  </span>
+                </div>
+              );
+            })}
           </div>
-        )}
-      </div>
+          {entries.length === 0 && (
+            <div role="row" className={classes.none}>
+              <span role="gridcell">
+                <strong>{t('browse.empty')}</strong>
+                <br />
+                {t('browse.emptyBody')}
+              </span>
+            </div>
+          )}
+        </div>
       </div>
       <div className={classes.foot}>
         {onUp && (

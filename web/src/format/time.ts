@@ -15,7 +15,7 @@ export function formatRelative(moment: number, now: number, locale: string): str
   const format = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
   if (distance < 10) return format.format(0, 'second');
   for (const [limit, size, unit] of STEPS) {
-    if (distance < limit) return format.format(Math.round(seconds / size), unit);
+    if (distance < limit) return format.format(Math.sign(seconds) * Math.round(distance / size), unit);
   }
   return '';
 }

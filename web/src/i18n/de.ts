@@ -77,7 +77,7 @@ export const de: Words = {
     exceptions: 'Geschützt, mit Ausnahmen',
     open: 'Noch kein Snapshot',
     lapsed: 'Sperre ist abgelaufen',
-    unknown: 'Wird geprüft',
+    unknown: 'Wird geprüft …',
   },
   run: {
     title: 'Lauf',

@@ -74,7 +74,7 @@ export const en = {
     exceptions: 'Protected, with exceptions',
     open: 'No snapshot yet',
     lapsed: 'Lock has ended',
-    unknown: 'Checking',
+    unknown: 'Checking …',
   },
   run: {
     title: 'Run',

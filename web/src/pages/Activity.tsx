@@ -110,7 +110,8 @@ export function ActivityPage() {
     },
     {
       id: 'open',
-      header: '',
+      header: t('activity.details'),
+      headerHidden: true,
       align: 'end',
       cell: (event) => {
         const expanded = open === event.id;

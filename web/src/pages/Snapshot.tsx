@@ -19,19 +19,13 @@ import { When } from '../components/When';
 import { crumbs } from '../format/folder';
 import { useWords } from '../i18n/useWords';
 import classes from './pages.module.css';
+import { restoreCommand } from './restoreCommand';
 
 const route = getRouteApi('/inside/t/$tenant/snapshots/$snapshot');
-
-/** Quotes a path for a POSIX shell, after escaping what a glob would read as a pattern. */
-export function includeArgument(path: string): string {
-  const plain = path.replace(/[[\]*?{}\\]/g, (c) => `\\${c}`);
-  return `'${plain.replaceAll("'", `'\\''`)}'`;
-}
 
 function Restore({ snapshot, folder }: { snapshot: Snapshot; folder: Folder }) {
   const { t } = useWords();
   const [open, setOpen] = useState(false);
-  const whole = `sudo everhold-agent restore ${snapshot.id} --target ./restored`;
   // A name that is not UTF-8 cannot be written into a command line.
   const part = folder.path !== '/' && !folder.pathB64;
   return (
@@ -50,13 +44,13 @@ function Restore({ snapshot, folder }: { snapshot: Snapshot; folder: Folder }) {
             <>
               <h3 className={classes.heading}>{t('snapshot.restorePart')}</h3>
               <CommandLine
-                command={`${whole} --include ${includeArgument(folder.path)}`}
+                command={restoreCommand(snapshot.id, folder.path)}
                 label={t('snapshot.restorePart')}
               />
             </>
           )}
           <h3 className={classes.heading}>{t('snapshot.restoreAll')}</h3>
-          <CommandLine command={whole} label={t('snapshot.restoreAll')} />
+          <CommandLine command={restoreCommand(snapshot.id)} label={t('snapshot.restoreAll')} />
         </div>
       </Dialog>
     </>

@@ -54,7 +54,8 @@ export function TenantsPage() {
     },
     {
       id: 'view',
-      header: '',
+      header: t('tenants.view'),
+      headerHidden: true,
       align: 'end',
       cell: (tenant) =>
         mayView(me.data, tenant) && (

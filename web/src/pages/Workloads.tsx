@@ -74,16 +74,22 @@ function LiveRow({ run, row }: { run: Run; row: Row }) {
 function Verdict({ rows, machines }: { rows: Row[]; machines: number }) {
   const { t, count } = useWords();
   const open = rows.filter((row) => row.protection === 'open' || row.protection === 'lapsed').length;
+  // Nothing is called protected before its newest snapshot has been seen.
+  const unsure = rows.some((row) => row.protection === 'unknown');
   const newest = rows.map((row) => row.workload.last_snapshot_at ?? '').reduce((a, b) => (a > b ? a : b), '');
   const total = rows.reduce((sum, row) => sum + row.workload.snapshots, 0);
   return (
     <Card>
       <div className={classes.verdict}>
         <p className={classes.sentence}>
-          <span className={classes.shield} data-tone={open > 0 ? 'warn' : 'ok'} aria-hidden="true">
+          <span className={classes.shield} data-tone={open > 0 ? 'warn' : unsure ? 'idle' : 'ok'} aria-hidden="true">
             {open > 0 ? <IconAlertTriangle size={24} /> : <IconShieldCheck size={24} />}
           </span>
-          {open > 0 ? t('workloads.someOpen', { count: open }) : t('workloads.allHeld', { count: rows.length })}
+          {open > 0
+            ? t('workloads.someOpen', { count: open })
+            : unsure
+              ? t('protection.unknown')
+              : t('workloads.allHeld', { count: rows.length })}
         </p>
         <dl className={classes.tallies}>
           {newest && (
@@ -160,7 +166,8 @@ function useColumns(onError: (error: unknown) => void): Column<Row>[] {
     },
     {
       id: 'actions',
-      header: '',
+      header: t('workloads.actions'),
+      headerHidden: true,
       align: 'end',
       cell: ({ workload, run }) => <RunNow workload={workload} busy={run !== undefined} onError={onError} />,
     },
