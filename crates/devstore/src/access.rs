@@ -17,7 +17,7 @@ use s3s::{
 };
 
 use crate::{
-    guard,
+    guard::{self, Signed},
     policy::{Action, Policy, Shape, needed},
 };
 
@@ -93,9 +93,14 @@ impl S3Auth for Keys {
 impl S3Access for Keys {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let key = self.of(cx.credentials())?;
-        guard::check(cx.uri(), cx.headers()).map_err(|why| {
+        let signed = guard::check(cx.uri(), cx.headers()).map_err(|why| {
             s3s::S3Error::with_message(s3s::S3ErrorCode::AccessDenied, why.to_string())
         })?;
+        let plain = matches!(cx.s3_op().name(), "GetObject" | "HeadObject" | "PutObject");
+        // Nothing of ours signs with Version 2; an administrator's older tools may.
+        if signed == Signed::V2Url && !(plain && key.policy == Policy::Administrator) {
+            return Err(denied());
+        }
         let shape = shape(cx);
         let actions = needed(cx.s3_op().name(), shape)
             .ok_or_else(|| s3_error!(NotImplemented, "this store does not offer that"))?;
@@ -103,6 +108,11 @@ impl S3Access for Keys {
             return Err(denied());
         }
         refuse_unsupported(cx.headers())?;
+        if let S3Path::Object { key, .. } = cx.s3_path()
+            && !key.chars().all(speakable)
+        {
+            return Err(s3_error!(InvalidArgument, "a key may not hold control characters"));
+        }
         match cx.s3_path() {
             S3Path::Root => Ok(()),
             S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => {
@@ -144,6 +154,11 @@ fn shape(cx: &S3AccessContext<'_>) -> Shape {
             .get("x-amz-bypass-governance-retention")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),
     }
+}
+
+/// What XML can carry: one key it cannot would make every listing of its bucket unreadable.
+fn speakable(c: char) -> bool {
+    !matches!(c, '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Headers whose meaning this store does not keep: refused, never dropped in silence.

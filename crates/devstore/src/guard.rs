@@ -14,9 +14,21 @@ pub(crate) enum Unsigned {
     Header(String),
     #[error("{0} counts only as a signed header, not in the query")]
     Query(String),
-    #[error("only AWS Signature Version 4 is accepted")]
+    #[error("only AWS Signature Version 4 is accepted here")]
     NotV4,
 }
+
+/// How a request was signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signed {
+    V4,
+    /// A presigned URL of Version 2, the default of some tools. It covers every `x-amz-*` header but
+    /// not every parameter, so the caller must hold it to plain reads and writes.
+    V2Url,
+}
+
+/// All that may stand in the query of a Version 2 URL.
+const IN_V2_QUERY: [&str; 4] = ["awsaccesskeyid", "signature", "expires", "versionid"];
 
 /// The query parameters a Version 4 signature itself consists of, and harmless ones SDKs add.
 const IN_QUERY: [&str; 9] = [
@@ -33,7 +45,10 @@ const IN_QUERY: [&str; 9] = [
 
 /// Refuses a request with an `x-amz-*` header or parameter its signature does not bind.
 /// Call it only for requests whose signature was verified; anonymous ones are refused elsewhere.
-pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Unsigned> {
+pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> Result<Signed, Unsigned> {
+    if is_v2_url(uri, headers)? {
+        return Ok(Signed::V2Url);
+    }
     let signed = match (signed_in_query(uri)?, signed_in_header(headers)?) {
         (Some(_), Some(_)) | (None, None) => return Err(Unsigned::NotV4),
         (Some(list), None) | (None, Some(list)) => list,
@@ -45,7 +60,24 @@ pub(crate) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Unsigned> {
             return Err(Unsigned::Header(name.to_owned()));
         }
     }
-    Ok(())
+    Ok(Signed::V4)
+}
+
+fn is_v2_url(uri: &Uri, headers: &HeaderMap) -> Result<bool, Unsigned> {
+    let names: Vec<_> = parameters(uri).map(|(name, _)| name).collect();
+    if !names.iter().any(|name| name == "signature" || name == "awsaccesskeyid") {
+        return Ok(false);
+    }
+    let known = names.iter().all(|name| IN_V2_QUERY.contains(&name.as_str()));
+    if known && !headers.contains_key(AUTHORIZATION) { Ok(true) } else { Err(Unsigned::NotV4) }
+}
+
+/// Decoded names, in lower case, with their raw values.
+fn parameters(uri: &Uri) -> impl Iterator<Item = (String, &str)> {
+    uri.query().unwrap_or_default().split('&').map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (percent_decode(name).to_ascii_lowercase(), value)
+    })
 }
 
 fn signed_in_header(headers: &HeaderMap) -> Result<Option<Vec<String>>, Unsigned> {
@@ -61,14 +93,9 @@ fn signed_in_header(headers: &HeaderMap) -> Result<Option<Vec<String>>, Unsigned
 
 fn signed_in_query(uri: &Uri) -> Result<Option<Vec<String>>, Unsigned> {
     let mut signed = None;
-    for pair in uri.query().unwrap_or_default().split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = percent_decode(name).to_ascii_lowercase();
+    for (name, value) in parameters(uri) {
         if name == "x-amz-signedheaders" {
             signed = Some(split(&percent_decode(value)));
-        }
-        if name == "signature" || name == "awsaccesskeyid" {
-            return Err(Unsigned::NotV4);
         }
         if name.starts_with("x-amz-") && !IN_QUERY.contains(&name.as_str()) {
             return Err(Unsigned::Query(name));
@@ -115,7 +142,7 @@ mod tests {
     #[test]
     fn a_presigned_request_may_carry_only_signed_amz_headers() {
         let good = headers(&[("x-amz-meta-a", "1"), ("content-type", "t"), ("if-match", "x")]);
-        assert_eq!(check(&uri(PRESIGNED), &good), Ok(()));
+        assert_eq!(check(&uri(PRESIGNED), &good), Ok(Signed::V4));
         for name in ["x-amz-copy-source", "x-amz-acl", "x-amz-object-lock-legal-hold"] {
             let bad = headers(&[(name, "v")]);
             assert_eq!(check(&uri(PRESIGNED), &bad), Err(Unsigned::Header(name.to_owned())));
@@ -126,7 +153,7 @@ mod tests {
     fn a_header_signed_request_may_carry_only_signed_amz_headers() {
         let auth = "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host;x-amz-date, Signature=0";
         let good = headers(&[("authorization", auth), ("x-amz-date", "d")]);
-        assert_eq!(check(&uri("http://h/b/k"), &good), Ok(()));
+        assert_eq!(check(&uri("http://h/b/k"), &good), Ok(Signed::V4));
         let bad = headers(&[("authorization", auth), ("x-amz-copy-source", "b/k")]);
         assert!(matches!(check(&uri("http://h/b/k"), &bad), Err(Unsigned::Header(_))));
     }
@@ -138,11 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn older_signatures_and_double_ones_are_refused() {
+    fn older_signatures_are_held_short_and_double_ones_refused() {
         let v2 = headers(&[("authorization", "AWS key:signature")]);
         assert_eq!(check(&uri("http://h/b/k"), &v2), Err(Unsigned::NotV4));
-        let old = uri("http://h/b/k?AWSAccessKeyId=a&Signature=s");
-        assert_eq!(check(&old, &HeaderMap::new()), Err(Unsigned::NotV4));
+        let old = uri("http://h/b/k?AWSAccessKeyId=a&Signature=s&Expires=1&versionId=v");
+        assert_eq!(check(&old, &HeaderMap::new()), Ok(Signed::V2Url));
+        let more = uri("http://h/b/k?AWSAccessKeyId=a&Signature=s&Expires=1&retention");
+        assert_eq!(check(&more, &HeaderMap::new()), Err(Unsigned::NotV4));
         let auth = "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0";
         let both = headers(&[("authorization", auth)]);
         assert_eq!(check(&uri(PRESIGNED), &both), Err(Unsigned::NotV4));

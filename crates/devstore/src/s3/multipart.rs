@@ -140,14 +140,12 @@ fn named_parts(
     named: &[CompletedPart],
 ) -> S3Result<Vec<StoredPart>> {
     let mut stored: std::collections::BTreeMap<_, _> = stored.into_iter().collect();
-    let mut last = 0;
+    if !named.is_sorted_by(|a, b| a.part_number < b.part_number) {
+        return Err(s3_error!(InvalidPartOrder, "parts must be named in ascending order"));
+    }
     let mut parts = Vec::with_capacity(named.len());
     for (index, name) in named.iter().enumerate() {
         let number = part_number(name.part_number.unwrap_or(0))?;
-        if number <= last {
-            return Err(s3_error!(InvalidPartOrder, "parts must be named in ascending order"));
-        }
-        last = number;
         let part = stored.remove(&number);
         let tag = name.e_tag.as_ref().map(ETag::value);
         let part = part.filter(|part| tag.is_none_or(|tag| tag == hex::encode(part.md5)));
