@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 /// The process's metrics.
@@ -14,7 +13,6 @@ pub struct Metrics {
     requests: IntCounterVec,
     durations: HistogramVec,
     pub(crate) in_flight: IntGauge,
-    pub(crate) outbox_backlog: IntGaugeVec,
 }
 
 impl Metrics {
@@ -34,15 +32,10 @@ impl Metrics {
         )?;
         let in_flight =
             IntGauge::new("everhold_http_requests_in_flight", "Requests being answered")?;
-        let outbox_backlog = IntGaugeVec::new(
-            Opts::new("everhold_outbox_backlog", "Facts waiting to be handed over"),
-            &["role", "topic"],
-        )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
-        registry.register(Box::new(outbox_backlog.clone()))?;
-        Ok(Self { registry, requests, durations, in_flight, outbox_backlog })
+        Ok(Self { registry, requests, durations, in_flight })
     }
 
     pub(crate) fn observe(&self, method: &str, route: &str, status: u16, took: Duration) {
