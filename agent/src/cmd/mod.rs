@@ -1,0 +1,286 @@
+//! The command line: what can be asked for, and how each command is carried out.
+//!
+//! Parsing and wording live here and in the modules below; nothing else in the crate writes to a
+//! terminal or knows exit codes.
+
+mod backup;
+mod browse;
+mod daemon;
+mod enroll;
+mod open;
+mod restore;
+mod snapshots;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    control::World,
+    output::{Exit, Format, Output},
+    pipeline::member::{Member, MemberError},
+    state::{Home, default_home},
+};
+
+/// Back up, restore and verify this machine with Everhold.
+///
+/// Exit codes: 0 good, 1 failed, 2 wrong usage, 3 done with exceptions (each listed).
+#[derive(Debug, Parser)]
+#[command(name = "everhold-agent", version, max_term_width = 100)]
+pub struct Cli {
+    /// Print results as JSON, one object per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The agent's own folder (default: /var/lib/everhold-agent as root, else the XDG state folder).
+    #[arg(long, global = true, env = "EVERHOLD_AGENT_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    #[arg(long, global = true, env = "XDG_STATE_HOME", hide = true)]
+    xdg_state: Option<PathBuf>,
+    #[arg(long, global = true, env = "HOME", hide = true)]
+    user_home: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make this machine an agent of a tenant.
+    Enroll(Enroll),
+    /// Back up files and folders.
+    Backup(Backup),
+    /// List the snapshots of this machine.
+    Snapshots,
+    /// List a folder of a snapshot.
+    Ls {
+        /// Snapshot id, or `latest`.
+        snapshot: String,
+        /// Folder or file; the top when absent.
+        path: Option<PathBuf>,
+    },
+    /// Find names in the newest snapshot.
+    Find {
+        /// Glob over names (`*.conf`) or, with a slash, over paths (`/etc/**/*.conf`).
+        pattern: String,
+        /// Snapshot id, or `latest`.
+        #[arg(long, default_value = "latest")]
+        snapshot: String,
+    },
+    /// Show what differs between two snapshots.
+    Diff {
+        /// The older one: id or `latest`.
+        a: String,
+        /// The newer one: id or `latest`.
+        b: String,
+    },
+    /// Restore a snapshot, or parts of it, into a folder.
+    Restore(Restore),
+    /// Check that what the store serves is what was backed up.
+    Verify {
+        /// Snapshot id, or `latest`.
+        #[arg(default_value = "latest")]
+        snapshot: String,
+        /// Read and re-hash every byte instead of the directories of packs alone.
+        #[arg(long)]
+        read_data: bool,
+    },
+    /// Show who this agent is and how it stands.
+    Status,
+    /// Run in the background: carry out runs started in the portal.
+    Daemon,
+}
+
+#[derive(Debug, Args)]
+pub struct Enroll {
+    /// Address of the server, like https://backup.example.com
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// The enrolment token (evh_en_…); better given in the environment, where others do not see it.
+    #[arg(long, env = "EVERHOLD_ENROLMENT_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// Name of this machine for people; its host name when absent.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write the recovery kit to this new file. Keep it away from this machine.
+    #[arg(long, value_name = "FILE")]
+    pub kit_out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// What to back up.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Leave out what matches: a name (`*.tmp`) or a path (`/home/*/.cache`).
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Patterns from a file, one a line; `#` begins a comment.
+    #[arg(long, value_name = "FILE")]
+    pub exclude_from: Vec<PathBuf>,
+    /// Do not go into other file systems.
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Leave out the content of folders with a CACHEDIR.TAG.
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// A label of the snapshot.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub tag: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Snapshot id, or `latest`.
+    pub snapshot: String,
+    /// Folder to restore into; /a/b of the snapshot becomes DIR/a/b.
+    #[arg(long, value_name = "DIR")]
+    pub target: PathBuf,
+    /// Only what matches: a name (`*.conf`) or a path (`/etc/ssh`), with all below it.
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Say what would be done and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to do with files that exist in the target already.
+    #[arg(long, value_enum, default_value_t = Overwrite::Never)]
+    pub overwrite: Overwrite,
+}
+
+/// When an existing file gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Overwrite {
+    /// Keep every existing file; those that differ are listed.
+    Never,
+    /// Replace files older than the snapshot's.
+    Older,
+    /// Replace files whose size or time differ.
+    Changed,
+    /// Replace all.
+    Always,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a tag looks like key=value".to_owned()),
+    }
+}
+
+impl Cli {
+    fn home(&self) -> Home {
+        let is_root = rustix::process::geteuid().is_root();
+        let fallback =
+            || default_home(is_root, self.xdg_state.as_deref(), self.user_home.as_deref());
+        let path = self.home.clone().unwrap_or_else(fallback);
+        // Commands change no directory, but a relative home would look odd in messages.
+        Home::at(std::path::absolute(&path).unwrap_or(path))
+    }
+}
+
+/// Carries out a command.
+pub async fn run(cli: Cli) -> Exit {
+    let format = if cli.json { Format::Json } else { Format::Human };
+    let output = Output { format };
+    let home = cli.home();
+    let world = World::real();
+    let member = || Member::open(home.clone(), world.clone());
+    let done = match cli.command {
+        Command::Enroll(args) => enroll::run(&home, args, &world, &output).await,
+        Command::Backup(args) => with(member(), |m| backup::run(m, args, &output)).await,
+        Command::Snapshots => with(member(), |m| snapshots::run(m, &output)).await,
+        Command::Ls { snapshot, path } => {
+            with(member(), |m| browse::ls(m, snapshot, path, &output)).await
+        }
+        Command::Find { pattern, snapshot } => {
+            with(member(), |m| browse::find(m, pattern, snapshot, &output)).await
+        }
+        Command::Diff { a, b } => with(member(), |m| browse::diff(m, a, b, &output)).await,
+        Command::Restore(args) => with(member(), |m| restore::run(m, args, &output)).await,
+        Command::Verify { snapshot, read_data } => {
+            with(member(), |m| verify::run(m, snapshot, read_data, &output)).await
+        }
+        Command::Status => with(member(), |m| snapshots::status(m, &output)).await,
+        Command::Daemon => with(member(), |m| daemon::run(m, &output)).await,
+    };
+    done.unwrap_or_else(|error| {
+        complain(&error, &home, &output);
+        Exit::Failed
+    })
+}
+
+async fn with<F>(
+    member: Result<Member, MemberError>,
+    command: impl FnOnce(Member) -> F,
+) -> anyhow::Result<Exit>
+where
+    F: Future<Output = anyhow::Result<Exit>>,
+{
+    command(member?).await
+}
+
+/// The failure with its causes, and what to do next.
+fn complain(error: &anyhow::Error, home: &Home, output: &Output) {
+    let call = error.chain().find_map(|cause| cause.downcast_ref::<api::client::Error>());
+    let hint = call.map(|call| crate::control::advice(call, home.path()));
+    let text = chain(error);
+    if output.is_json() {
+        output.json(&serde_json::json!({ "error": text, "hint": hint }));
+    }
+    output.note(format_args!("error: {text}"));
+    if let Some(hint) = hint {
+        output.note(format_args!("next: {hint}"));
+    }
+}
+
+/// Causes joined by colons, each said once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.extend([": ", &cause]);
+        }
+    }
+    crate::output::plain(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_spelled_as_documented() {
+        let lines = [
+            "enroll --server http://x --token t --name n --kit-out k",
+            "backup /a /b --exclude *.tmp --exclude x --exclude-from f --one-file-system --exclude-caches --tag a=b --json",
+            "snapshots --json",
+            "ls latest /a --json",
+            "find *.conf",
+            "diff latest latest",
+            "restore latest --target d --include x --dry-run --overwrite changed",
+            "verify",
+            "verify latest --read-data",
+            "status",
+            "daemon",
+        ];
+        for line in lines {
+            let words = std::iter::once("everhold-agent").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_tag_without_a_key_is_wrong_usage() {
+        let words = ["everhold-agent", "backup", "/a", "--tag", "=x"];
+        let error = Cli::try_parse_from(words).expect_err("no key");
+        assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()));
+    }
+}

@@ -1,0 +1,51 @@
+//! From `latest` or an id to a snapshot open for reading.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use api::catalog::Snapshot;
+use vault::snapshot::Reader;
+
+use crate::{
+    control::Transfer,
+    pipeline::{
+        member::Member,
+        parent::stored_index,
+        source::{Caching, GrantSource, fetch_chain},
+    },
+};
+
+/// The snapshot somebody means.
+pub async fn find(member: &Member, text: &str) -> Result<Snapshot> {
+    if text == "latest" {
+        let all = member.control.snapshots(member.identity.workload_id).await?;
+        let newest = all.into_iter().next();
+        return newest
+            .ok_or_else(|| anyhow!("there is no snapshot yet; run everhold-agent backup PATH"));
+    }
+    let id = text.parse().with_context(|| {
+        format!("{text:?} is no snapshot; see everhold-agent snapshots, or say latest")
+    })?;
+    Ok(member.control.snapshot(id).await?)
+}
+
+/// Manifest verified, packs resolved, ready to be read from other threads.
+pub async fn reader(member: &Member, snapshot: &Snapshot, caching: Caching) -> Result<Arc<Reader>> {
+    let transfer = Transfer::new()?;
+    let chain = fetch_chain(member, &transfer, snapshot.id).await?;
+    let newest = chain.newest().ok_or_else(|| anyhow!("the snapshot has no manifest"))?;
+    let source = GrantSource::new(member, transfer, snapshot.id, &chain.packs, caching);
+    let index = match caching {
+        Caching::Use => stored_index(member.home.path(), &member.vault),
+        Caching::Bypass => None,
+    };
+    let keys = member.vault.clone();
+    Ok(Arc::new(Reader::open(&newest.manifest, &chain.packs, keys, source, index)))
+}
+
+/// Runs engine work, which blocks, beside the runtime.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a part of the agent ended unexpectedly")?
+}

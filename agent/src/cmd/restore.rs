@@ -1,0 +1,176 @@
+//! `restore`.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use domain::SnapshotId;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{Overwrite as Choice, Restore, open};
+use crate::{
+    output::{Exit, Output, bytes, plain},
+    pipeline::{member::Member, source::Caching},
+    restore::{Action, Figures, Order, Overwrite, Planned, Problem, Report, dry_run, restore},
+    sources::glob_rules,
+};
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    snapshot_id: SnapshotId,
+    target: String,
+    status: &'static str,
+    files: u64,
+    directories: u64,
+    others: u64,
+    restored_bytes: u64,
+    kept: u64,
+    duration_ms: u128,
+    problems: &'a [Problem],
+}
+
+#[derive(Serialize)]
+struct DryRun<'a> {
+    snapshot_id: SnapshotId,
+    dry_run: bool,
+    create: usize,
+    replace: usize,
+    keep: usize,
+    bytes: u64,
+    problems: &'a [Problem],
+}
+
+pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit> {
+    let started = std::time::Instant::now();
+    let order = Order {
+        target: std::path::absolute(&args.target)?,
+        include: glob_rules(&args.include)?,
+        overwrite: match args.overwrite {
+            Choice::Never => Overwrite::Never,
+            Choice::Older => Overwrite::Older,
+            Choice::Changed => Overwrite::Changed,
+            Choice::Always => Overwrite::Always,
+        },
+    };
+    let snapshot = open::find(&member, &args.snapshot).await?;
+    let reader = open::reader(&member, &snapshot, Caching::Use).await?;
+    if args.dry_run {
+        let (planned, problems) = open::blocking(move || Ok(dry_run(&reader, &order)?)).await?;
+        preview(snapshot.id, &planned, &problems, output);
+        return Ok(Exit::with_exceptions(problems.len()));
+    }
+    let (figures, cancel) = (Arc::new(Figures::default()), CancellationToken::new());
+    let signals = tokio::spawn({
+        let cancel = cancel.clone();
+        async move {
+            super::daemon::stop_signal().await;
+            cancel.cancel();
+        }
+    });
+    let progress = tokio::spawn(show(figures.clone(), output.clone()));
+    let ids = member.control.world().ids.clone();
+    let target = order.target.display().to_string();
+    let done =
+        open::blocking(move || Ok(restore(&reader, &order, ids.as_ref(), figures, cancel)?)).await;
+    progress.abort();
+    signals.abort();
+    // The bar is gone when its task is.
+    let _ = progress.await;
+    let report = done?;
+    tell(snapshot.id, target, &report, started.elapsed(), output);
+    Ok(Exit::with_exceptions(report.problems.len()))
+}
+
+async fn show(figures: Arc<Figures>, output: Output) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let bar = output.progress(None);
+    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        ticks.tick().await;
+        let (done, total) = (figures.bytes.load(Relaxed), figures.bytes_total.load(Relaxed));
+        bar.message(format!(
+            "{} files, {} of {}",
+            figures.files.load(Relaxed),
+            bytes(done),
+            bytes(total)
+        ));
+    }
+}
+
+fn preview(id: SnapshotId, planned: &[Planned], problems: &[Problem], output: &Output) {
+    let count = |action| planned.iter().filter(|line| line.action == action).count();
+    let moved = planned.iter().filter(|line| line.action != Action::Keep);
+    let size = moved.map(|line| line.size).sum();
+    if output.is_json() {
+        planned.iter().for_each(|line| output.json(line));
+        return output.json(&DryRun {
+            snapshot_id: id,
+            dry_run: true,
+            create: count(Action::Create),
+            replace: count(Action::Replace),
+            keep: count(Action::Keep),
+            bytes: size,
+            problems,
+        });
+    }
+    for line in planned {
+        let word = match line.action {
+            Action::Create => "create ",
+            Action::Replace => "replace",
+            Action::Keep => "keep   ",
+        };
+        output.line(format_args!("{word} {}", plain(&line.path)));
+    }
+    list(problems, output);
+    output.line(format_args!(
+        "Nothing was done. A restore would create {}, replace {}, keep {}, and write {}.",
+        count(Action::Create),
+        count(Action::Replace),
+        count(Action::Keep),
+        bytes(size)
+    ));
+}
+
+fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output: &Output) {
+    if output.is_json() {
+        let clean = report.problems.is_empty();
+        return output.json(&Summary {
+            snapshot_id: id,
+            target,
+            status: if clean { "succeeded" } else { "succeeded_with_exceptions" },
+            files: report.files,
+            directories: report.directories,
+            others: report.others,
+            restored_bytes: report.bytes,
+            kept: report.kept,
+            duration_ms: took.as_millis(),
+            problems: &report.problems,
+        });
+    }
+    list(&report.problems, output);
+    output.line(format_args!(
+        "Restored {} files, {} folders and {} others ({}) to {} in {:.1} s; {} existing entries kept",
+        report.files,
+        report.directories,
+        report.others,
+        bytes(report.bytes),
+        plain(&target),
+        took.as_secs_f64(),
+        report.kept
+    ));
+    if !report.problems.is_empty() {
+        output.line(format_args!("{} exceptions, listed above.", report.problems.len()));
+    }
+}
+
+fn list(problems: &[Problem], output: &Output) {
+    for problem in problems {
+        let kind = serde_json::to_string(&problem.kind).unwrap_or_default();
+        output.line(format_args!(
+            "exception: {} {}: {}",
+            kind.trim_matches('"'),
+            plain(&problem.path),
+            plain(&problem.detail)
+        ));
+    }
+}

@@ -1,0 +1,494 @@
+//! One backup, from the lease to the receipt (B0 to B6).
+
+use std::{
+    io,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use api::{
+    catalog::{CommitReply, CommitSession, OpenSession, PackKind, Session, SnapshotStats},
+    scheduler::{Assignment, FinishRun, RunSource},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use domain::{RunId, SnapshotId, Timestamp, run::RunState, source::RunException};
+use md5::{Digest as _, Md5};
+use tokio_util::sync::CancellationToken;
+use vault::{
+    backup::{BackupContext, FinishedSnapshot, Summary, Writer},
+    id::Sha256,
+    index::{ChunkIndex, KnownPack},
+    manifest::{Builder, Manifest, SignedManifest, resolve},
+    receipt::Receipt,
+    snapshot::Reader,
+};
+
+use super::{
+    feed::{Counters, FeedError, Feeder, LeftOut},
+    heartbeat::{Heart, Stop},
+    member::Member,
+    parent::{self, Adopted, ParentCursor},
+    source::{Cache, Caching, Chain, FetchError, GrantSource, fetch_chain},
+    spool::Spool,
+    upload::{self, ConfirmedPacks, Lane, UploadError, UploadSink},
+};
+use crate::{
+    control::{Transfer, TransferError, key_bytes},
+    sources::{Roots, Walk, WalkOptions},
+    state::{LastCommit, StateError},
+};
+
+/// Threads that hash, compress and seal.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8)
+}
+
+/// A run that did not end in a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Control(#[from] api::client::Error),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("the parent snapshot cannot be had: {0}")]
+    Parent(#[from] FetchError),
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    #[error("the backup stopped: {0}")]
+    Feed(#[from] FeedError),
+    #[error("the journal in the agent's home cannot be used: {0}")]
+    Journal(#[source] io::Error),
+    #[error("the manifest cannot be made: {0}")]
+    Manifest(#[from] vault::manifest::ManifestError),
+    #[error("the server's receipt is not for what was committed; do not rely on this snapshot")]
+    BadReceipt,
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the run was canceled")]
+    Canceled,
+    #[error("the run was taken away from this agent ({}); another one may be under way", .0.as_str())]
+    Lost(api::Code),
+    #[error("a part of the agent ended unexpectedly; please report it")]
+    Crashed,
+}
+
+/// What to back up.
+pub struct Plan {
+    pub roots: Roots,
+    pub options: WalkOptions,
+    pub source: RunSource,
+}
+
+/// A committed backup.
+#[derive(Debug, Clone)]
+pub struct Done {
+    pub snapshot_id: SnapshotId,
+    pub status: RunState,
+    pub stats: SnapshotStats,
+    pub exceptions: Vec<RunException>,
+    pub left_out: Vec<LeftOut>,
+    pub locked_until: Timestamp,
+}
+
+/// How a run is watched and stopped.
+#[derive(Clone, Default)]
+pub struct Watch {
+    pub counters: Arc<Counters>,
+    pub cancel: CancellationToken,
+}
+
+/// Carries out a leased run and tells the scheduler how it ended.
+///
+/// # Errors
+/// See [`RunError`]; the run is then finished as failed or canceled, as far as the server can be told.
+pub async fn execute(
+    member: &Arc<Member>,
+    plan: Plan,
+    assignment: &Assignment,
+    watch: &Watch,
+) -> Result<Done, RunError> {
+    let stop = Arc::new(OnceLock::new());
+    let result = attempt(member, plan, assignment, watch, &stop).await;
+    let result = result.map_err(|error| match stop.get() {
+        Some(Stop::Lost(code)) => RunError::Lost(*code),
+        Some(Stop::Canceled) => RunError::Canceled,
+        None if watch.cancel.is_cancelled() => RunError::Canceled,
+        None => error,
+    });
+    if let Err(error) = &result {
+        tell_failure(member, assignment, watch, error).await;
+    }
+    result
+}
+
+/// Finishes a run that cannot even begin.
+pub async fn refuse(member: &Member, assignment: &Assignment, why: &str) {
+    finish_badly(member, assignment, &Watch::default(), RunState::Failed, why.to_owned()).await;
+}
+
+async fn tell_failure(member: &Member, assignment: &Assignment, watch: &Watch, error: &RunError) {
+    let state = match error {
+        RunError::Lost(_) => return,
+        RunError::Canceled => RunState::Canceled,
+        _ => RunState::Failed,
+    };
+    finish_badly(member, assignment, watch, state, error.to_string()).await;
+}
+
+async fn finish_badly(
+    member: &Member,
+    assignment: &Assignment,
+    watch: &Watch,
+    state: RunState,
+    error: String,
+) {
+    let body = FinishRun {
+        epoch: assignment.epoch,
+        state,
+        progress: watch.counters.progress("ended"),
+        receipt: None,
+        snapshot_id: None,
+        exceptions: Vec::new(),
+        error: Some(error),
+    };
+    // A server that is away learns it from the lease that runs out.
+    let told = member.control.finish_run(assignment.run.id, &body);
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(20), told).await {
+        tracing::warn!(%error, "the server could not be told that the run failed");
+    }
+}
+
+async fn attempt(
+    member: &Arc<Member>,
+    plan: Plan,
+    assignment: &Assignment,
+    watch: &Watch,
+    stop: &Arc<OnceLock<Stop>>,
+) -> Result<Done, RunError> {
+    let started = Instant::now();
+    let spool = Spool::start(&member.home.journal()).map_err(RunError::Journal)?;
+    let session = open_session(member, assignment).await?;
+    let lane = Lane {
+        control: member.control.clone(),
+        transfer: Transfer::new()?,
+        session: session.id,
+        fence: session.fence,
+        cache: Cache::at(&member.home.cache()),
+        cancel: watch.cancel.clone(),
+    };
+    let heart = Heart {
+        control: member.control.clone(),
+        run: assignment.run.id,
+        epoch: assignment.epoch,
+        session: session.id,
+        fence: session.fence,
+        session_every: Duration::from_secs(session.heartbeat_interval_s.clamp(5, 3600).into()),
+        counters: watch.counters.clone(),
+        cancel: watch.cancel.clone(),
+        stop: stop.clone(),
+    };
+    let heart = AbortOnDrop(tokio::spawn(heart.beat()));
+    let chain = match &session.parent {
+        Some(source) => Some(fetch_chain(member, &lane.transfer, source.snapshot_id).await?),
+        None => None,
+    };
+    let tags = plan.source.tags.clone();
+    let paths = plan.roots.display();
+    let engine =
+        Engine { member: member.clone(), session: session.clone(), chain, watch: watch.clone() };
+    let made = make(engine, plan, &lane, spool.clone()).await?;
+    let mut stats = made.stats();
+    stats.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let manifest = made.manifest(member, &session)?;
+    let bytes = manifest.sign(&member.keys.signing_key());
+    let stored = store_manifest(&lane, &spool, made.finished.next_seq, &bytes).await?;
+    let commit = CommitSession { fence: session.fence, manifest_id: stored.id, paths, tags, stats };
+    let reply = member.control.commit(session.id, &commit).await?;
+    // From here on the snapshot exists: nothing below may call the run failed.
+    drop(heart);
+    settle(member, &made, &manifest, &stored, &bytes, &reply)?;
+    finish(member, assignment, &made, &reply).await;
+    let exceptions = made.exceptions;
+    Ok(Done {
+        snapshot_id: reply.snapshot.id,
+        status: reply.snapshot.status,
+        stats: commit.stats,
+        exceptions,
+        left_out: made.left_out,
+        locked_until: reply.snapshot.locked_until,
+    })
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn open_session(member: &Member, assignment: &Assignment) -> Result<Session, RunError> {
+    let last_receipt = member.home.last_commit()?.map(|last| last.receipt);
+    let body = OpenSession {
+        workload_id: assignment.run.workload_id,
+        lease_token: assignment.lease_token.clone(),
+        last_receipt,
+    };
+    Ok(member.control.open_session(&body).await?)
+}
+
+/// What the engine's thread needs.
+struct Engine {
+    member: Arc<Member>,
+    session: Session,
+    chain: Option<Chain>,
+    watch: Watch,
+}
+
+/// What it made: everything is confirmed, nothing committed.
+struct Made {
+    finished: FinishedSnapshot,
+    chain: Option<Chain>,
+    confirmed: ConfirmedPacks,
+    index: Arc<ChunkIndex>,
+    sent: Arc<Mutex<Vec<KnownPack>>>,
+    exceptions: Vec<RunException>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Walk, read, seal and upload, until every pack is confirmed.
+async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<Made, RunError> {
+    let adopted = parent::adoptable(&engine.session.adopted, &engine.member.vault, &lane.cache);
+    let mut places = parent::places(&adopted);
+    let reader = engine.chain.as_ref().and_then(|chain| {
+        open_parent(&engine.member, lane, engine.session.parent.as_ref()?.snapshot_id, chain)
+    });
+    let (sink, uploads) =
+        upload::start(lane.clone(), spool, engine.watch.counters.stored_bytes.clone());
+    let sent = uploads.sent();
+    let chain = engine.chain;
+    let seat = Seat { member: engine.member, session: engine.session, watch: engine.watch };
+    let fed = tokio::task::spawn_blocking(move || seat.feed(plan, reader, &adopted, sink));
+    let fed = fed.await.map_err(|_| RunError::Crashed)?;
+    let uploaded = uploads.finish().await;
+    // When both failed, the upload is the cause: the engine only saw its sink close.
+    let (fed, confirmed) = match (fed, uploaded) {
+        (Ok(fed), Ok(confirmed)) => (fed, confirmed),
+        (Err(fed), Ok(_)) => return Err(fed.into()),
+        (_, Err(upload)) => return Err(upload.into()),
+    };
+    places.extend(confirmed);
+    Ok(Made {
+        finished: fed.finished,
+        chain,
+        confirmed: places,
+        index: fed.index,
+        sent,
+        exceptions: fed.exceptions,
+        left_out: fed.left_out,
+    })
+}
+
+fn open_parent(
+    member: &Member,
+    lane: &Lane,
+    snapshot: SnapshotId,
+    chain: &Chain,
+) -> Option<Arc<Reader>> {
+    let newest = chain.newest()?;
+    let transfer = lane.transfer.clone();
+    let source = GrantSource::new(member, transfer, snapshot, &chain.packs, Caching::Use);
+    let index = parent::stored_index(member.home.path(), &member.vault);
+    let keys = member.vault.clone();
+    Some(Arc::new(Reader::open(&newest.manifest, &chain.packs, keys, source, index)))
+}
+
+/// The engine's side of a run; lives on a thread of its own.
+struct Seat {
+    member: Arc<Member>,
+    session: Session,
+    watch: Watch,
+}
+
+struct Fed {
+    finished: FinishedSnapshot,
+    index: Arc<ChunkIndex>,
+    exceptions: Vec<RunException>,
+    left_out: Vec<LeftOut>,
+}
+
+impl Seat {
+    fn feed(
+        self,
+        plan: Plan,
+        reader: Option<Arc<Reader>>,
+        adopted: &[Adopted],
+        sink: UploadSink,
+    ) -> Result<Fed, FeedError> {
+        let Self { member, session, watch } = self;
+        let home = member.home.path();
+        let index = Arc::new(parent::index_of(home, &member.vault, reader.as_deref(), adopted));
+        let context = BackupContext {
+            agent: member.identity.agent_id,
+            session: session.id,
+            key_epoch: session.key_epoch,
+            first_seq: 1,
+            workers: workers(),
+        };
+        let cursor = reader.as_deref().and_then(|reader| ParentCursor::of(reader).ok());
+        let world = member.control.world();
+        let mut writer = Writer::begin(
+            context,
+            member.vault.clone(),
+            &member.descriptor,
+            reader,
+            index.clone(),
+            Arc::new(sink),
+            world.ids.clone(),
+        )?;
+        let names = &plan.options.names;
+        let mut feeder = Feeder::new(
+            &mut writer,
+            cursor,
+            names,
+            watch.counters,
+            watch.cancel,
+            world.clock.clone(),
+        );
+        Walk::run(&plan.roots, &plan.options, &mut feeder)?;
+        let (exceptions, left_out) = (feeder.exceptions, feeder.left_out);
+        let summary = Summary {
+            paths: plan.roots.paths().iter().map(|path| path.join(&b'/')).collect(),
+            tags: plan.source.tags,
+            host: member.identity.name.clone(),
+            exceptions: exceptions.len() as u64,
+            ..Summary::default()
+        };
+        let finished = writer.finish(summary)?;
+        Ok(Fed { finished, index, exceptions, left_out })
+    }
+}
+
+impl Made {
+    fn stats(&self) -> SnapshotStats {
+        let stats = self.finished.stats;
+        SnapshotStats {
+            files: stats.files,
+            directories: stats.directories,
+            others: stats.others,
+            source_bytes: stats.source_bytes,
+            new_bytes: stats.new_bytes,
+            stored_bytes: stats.stored_bytes,
+            exceptions: self.exceptions.len() as u64,
+            duration_ms: 0,
+        }
+    }
+
+    fn manifest(&self, member: &Member, session: &Session) -> Result<Manifest, RunError> {
+        let builder = Builder {
+            descriptor: &member.descriptor,
+            workload: member.identity.workload_id,
+            agent: member.identity.agent_id,
+            session: session.id,
+            fence: session.fence,
+            key_epoch: session.key_epoch,
+            created: member.control.server_now(),
+            parent: self.chain.as_ref().map_or(&[], |chain| &chain.manifests),
+        };
+        Ok(builder.build(&self.finished, &self.confirmed)?)
+    }
+}
+
+async fn store_manifest(
+    lane: &Lane,
+    spool: &Spool,
+    seq: u64,
+    bytes: &[u8],
+) -> Result<vault::manifest::Confirmed, RunError> {
+    let md5: [u8; 16] = Md5::digest(bytes).into();
+    let spooled = spool
+        .put(PackKind::Manifest, seq, Sha256::of(bytes), md5, bytes)
+        .map_err(RunError::Journal)?;
+    let stored = upload::upload(lane, &spooled).await?;
+    spooled.release(&lane.cache).map_err(RunError::Journal)?;
+    Ok(stored)
+}
+
+/// Checks and keeps the receipt, and what the next run can use.
+fn settle(
+    member: &Member,
+    made: &Made,
+    manifest: &Manifest,
+    stored: &vault::manifest::Confirmed,
+    bytes: &[u8],
+    reply: &CommitReply,
+) -> Result<(), RunError> {
+    let receipt = BASE64.decode(&reply.receipt).map_err(|_| RunError::BadReceipt)?;
+    let key = member.identity.receipt_key.as_deref().and_then(key_bytes);
+    let receipt = Receipt::open(&receipt, &key.ok_or(RunError::BadReceipt)?)
+        .map_err(|_| RunError::BadReceipt)?;
+    let fits = receipt.snapshot == reply.snapshot.id
+        && receipt.manifest == stored.id
+        && receipt.manifest_sha256 == Sha256::of(bytes);
+    if !fits {
+        return Err(RunError::BadReceipt);
+    }
+    member.home.save_last_commit(&LastCommit {
+        snapshot_id: reply.snapshot.id,
+        committed_at: reply.snapshot.committed_at,
+        receipt: reply.receipt.clone(),
+    })?;
+    keep_for_next_run(member, made, manifest, stored, bytes);
+    Ok(())
+}
+
+fn keep_for_next_run(
+    member: &Member,
+    made: &Made,
+    manifest: &Manifest,
+    stored: &vault::manifest::Confirmed,
+    bytes: &[u8],
+) {
+    let mut index = ChunkIndex::new(member.vault.vault());
+    let sent = made.sent.lock().unwrap_or_else(PoisonError::into_inner);
+    for pack in made.index.packs().iter().chain(sent.iter()) {
+        index.add(pack.kind, pack.sha256, pack.length, &pack.directory);
+    }
+    let Ok(own) = SignedManifest::decode(stored.id, bytes) else { return };
+    let before = made.chain.as_ref().map_or(&[][..], |chain| &chain.manifests);
+    let chain: Vec<SignedManifest> = std::iter::once(own).chain(before.iter().cloned()).collect();
+    let Ok(set) = resolve(&chain) else { return };
+    debug_assert_eq!(set.hash(), manifest.set_hash);
+    let used = set.by_hash();
+    index.retain(|sha256| used.contains_key(sha256));
+    parent::save_index(member.home.path(), &index);
+    Cache::at(&member.home.cache()).retain(&used);
+}
+
+/// The first thousand exceptions travel; all are counted and shown here.
+const TOLD: usize = 1000;
+
+async fn finish(member: &Member, assignment: &Assignment, made: &Made, reply: &CommitReply) {
+    let stats = &reply.snapshot.stats;
+    let body = FinishRun {
+        epoch: assignment.epoch,
+        state: reply.snapshot.status,
+        progress: api::scheduler::Progress {
+            files: stats.files,
+            source_bytes: stats.source_bytes,
+            new_bytes: stats.new_bytes,
+            stored_bytes: stats.stored_bytes,
+            exceptions: stats.exceptions,
+            phase: "ended".to_owned(),
+        },
+        receipt: Some(reply.receipt.clone()),
+        snapshot_id: Some(reply.snapshot.id),
+        exceptions: made.exceptions.iter().take(TOLD).cloned().collect(),
+        error: None,
+    };
+    let run: RunId = assignment.run.id;
+    if let Err(error) = member.control.finish_run(run, &body).await {
+        // The catalog tells the scheduler of every commit; only the list of exceptions is late.
+        tracing::warn!(%error, "the scheduler could not be told of the end of the run");
+    }
+}

@@ -1,0 +1,14 @@
+//! The data path of the agent: from the walk through the engine to the store, and back.
+//!
+//! Knows the order of things that must not be lost: packs are durable here before they are offered,
+//! confirmed before they are named, and a snapshot exists only when the control plane committed it.
+
+pub mod backup;
+pub mod entry;
+pub mod feed;
+mod heartbeat;
+pub mod member;
+pub mod parent;
+pub mod source;
+pub mod spool;
+pub mod upload;

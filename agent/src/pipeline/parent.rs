@@ -1,0 +1,130 @@
+//! The snapshot a backup builds on: its packs, its tree beside the walk, and what can be used again.
+//!
+//! Everything here is advice. A parent that cannot be read makes the backup slower, never wrong.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use api::catalog::{PackFacts, PackKind as WireKind};
+use vault::{
+    id::Sha256,
+    index::ChunkIndex,
+    keys::VaultKeys,
+    manifest::Confirmed,
+    pack::{Directory, OpenPack, PackError, PackKind},
+    snapshot::{Frames, ReadError, Reader},
+    tree::{Cursor, Entry, Tree},
+};
+
+use super::source::Cache;
+
+/// The parent's entries, asked for in key order.
+pub struct ParentCursor {
+    cursor: Cursor<Arc<Tree<Arc<Frames>>>>,
+    broken: bool,
+}
+
+impl ParentCursor {
+    /// At the beginning of the parent's tree.
+    ///
+    /// # Errors
+    /// When its root cannot be read.
+    pub fn of(reader: &Reader) -> Result<Self, ReadError> {
+        Ok(Self { cursor: reader.cursor()?, broken: false })
+    }
+
+    /// The parent's entry at `path`.
+    pub fn at(&mut self, path: &[u8]) -> Option<Entry> {
+        if self.broken {
+            return None;
+        }
+        match self.cursor.find(path) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the parent snapshot cannot be read on; files are read again");
+                self.broken = true;
+                None
+            }
+        }
+    }
+}
+
+/// Where the index is kept between runs.
+const INDEX: &str = "index";
+/// The index is rebuilt from packs when its shape changes.
+const GENERATION: u64 = 1;
+
+/// A pack of an interrupted session that the server confirmed and whose directory is still here.
+pub struct Adopted {
+    kind: PackKind,
+    sha256: Sha256,
+    length: u64,
+    confirmed: Confirmed,
+    directory: Directory,
+}
+
+/// The index of the packs the server vouches for: the parent's and the adopted ones. What the stored
+/// index does not know is read from the packs' directories.
+pub fn index_of(
+    home: &Path,
+    keys: &VaultKeys,
+    parent: Option<&Reader>,
+    adopted: &[Adopted],
+) -> ChunkIndex {
+    let stored = ChunkIndex::load(&home.join(INDEX), keys.vault());
+    let stored = stored.filter(|(_, generation)| *generation == GENERATION);
+    let mut index = stored.map_or_else(|| ChunkIndex::new(keys.vault()), |(index, _)| index);
+    let known = |sha256: &Sha256| {
+        parent.is_some_and(|parent| parent.frames().pack_ref(sha256).is_some())
+            || adopted.iter().any(|pack| pack.sha256 == *sha256)
+    };
+    index.retain(known);
+    for pack in adopted {
+        index.add(pack.kind, pack.sha256, pack.length, &pack.directory);
+    }
+    let Some(parent) = parent else { return index };
+    for pack in parent.frames().packs() {
+        if index.has_pack(&pack.sha256) {
+            continue;
+        }
+        match parent.frames().open(pack) {
+            Ok(open) => index.add(pack.kind, pack.sha256, pack.length, &open.directory),
+            Err(error) => tracing::warn!(pack = %pack.sha256, %error, "a pack is not used again"),
+        }
+    }
+    index
+}
+
+/// Stores the index for the next run. Advice: an error costs time then.
+pub fn save_index(home: &Path, index: &ChunkIndex) {
+    if let Err(error) = index.save(&home.join(INDEX), GENERATION) {
+        tracing::warn!(%error, "the index could not be stored");
+    }
+}
+
+/// The stored index, for finding chunks without reading directories.
+pub fn stored_index(home: &Path, keys: &VaultKeys) -> Option<Arc<ChunkIndex>> {
+    ChunkIndex::load(&home.join(INDEX), keys.vault()).map(|(index, _)| Arc::new(index))
+}
+
+/// Adopted packs whose directory is still here: usable as if this session had uploaded them.
+pub fn adoptable(facts: &[PackFacts], keys: &VaultKeys, cache: &Cache) -> Vec<Adopted> {
+    let usable = facts.iter().filter_map(|facts| {
+        let kind = match facts.kind {
+            WireKind::Data => PackKind::Data,
+            WireKind::Meta => PackKind::Meta,
+            WireKind::Manifest => return None,
+        };
+        let sha256 = Sha256::from_slice(&hex::decode(&facts.sha256).ok()?)?;
+        let confirmed = Confirmed { id: facts.id, version_id: facts.version_id.clone()? };
+        let read = |range| cache.beginning(&sha256, range).ok_or(PackError::Short);
+        let open = OpenPack::open(keys, kind, facts.length, read).ok()?;
+        let directory = open.directory;
+        Some(Adopted { kind, sha256, length: facts.length, confirmed, directory })
+    });
+    usable.collect()
+}
+
+/// Confirmed places of adopted packs, for the manifest.
+pub fn places(adopted: &[Adopted]) -> BTreeMap<Sha256, Confirmed> {
+    adopted.iter().map(|pack| (pack.sha256, pack.confirmed.clone())).collect()
+}

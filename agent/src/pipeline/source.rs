@@ -1,0 +1,355 @@
+//! Packs of a snapshot, read by restore grants; metadata and directories kept in a local cache.
+//!
+//! The engine's side is blocking and comes from its own threads; the network's side runs on the
+//! runtime. The cache holds ciphertext under the name of its hash and is believed only after hashing
+//! (metadata packs) or because the engine authenticates every byte it uses (fronts of data packs).
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use api::catalog::{PackFacts, ReadGrant, RestoreGrants};
+use bytes::Bytes;
+use domain::{PackId, SnapshotId};
+use tokio::runtime::Handle;
+use vault::{
+    id::Sha256,
+    manifest::{ManifestError, PackRef, PackSet, SignedManifest, resolve},
+    pack::PackKind,
+    snapshot::{PackSource, SourceError},
+};
+
+use super::member::Member;
+use crate::{
+    control::{Control, Patience, Transfer, TransferError, retry},
+    state::write_private,
+};
+
+/// As many packs as one grant request may name.
+const BATCH: usize = 256;
+/// A grant this close to its end is renewed first.
+const MARGIN: Duration = Duration::from_secs(60);
+/// The engine reads this much of a pack to get at its directory.
+const FRONT: u64 = 64 << 10;
+
+/// A snapshot's manifests or packs cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Control(#[from] api::client::Error),
+    #[error(transparent)]
+    Store(#[from] TransferError),
+    #[error("the manifest of the snapshot cannot be believed: {0}")]
+    Manifest(#[from] ManifestError),
+    #[error("the store gave an object that is not what its name says")]
+    WrongHash,
+    #[error("the control plane granted something else than what was asked for")]
+    Confused,
+    #[error("the agent's cache cannot be written: {0}")]
+    Cache(#[from] io::Error),
+}
+
+/// A snapshot's verified manifest chain, newest first, and the packs it names.
+pub struct Chain {
+    pub manifests: Vec<SignedManifest>,
+    pub packs: PackSet,
+}
+
+impl Chain {
+    pub fn newest(&self) -> Option<&SignedManifest> {
+        self.manifests.first()
+    }
+}
+
+/// Fetches and verifies the manifests of a snapshot.
+///
+/// # Errors
+/// See [`FetchError`].
+pub async fn fetch_chain(
+    member: &Member,
+    transfer: &Transfer,
+    snapshot: SnapshotId,
+) -> Result<Chain, FetchError> {
+    let grants = member.control.restore_grants(snapshot, Vec::new()).await?;
+    let mut manifests = Vec::new();
+    for grant in &grants.manifests {
+        let bytes = get_whole(&member.control, transfer, grant).await?;
+        let manifest = SignedManifest::decode(grant.pack.id, &bytes)?;
+        manifest.verify(&member.roster)?;
+        manifests.push(manifest);
+    }
+    let packs = resolve(&manifests)?;
+    Ok(Chain { manifests, packs })
+}
+
+async fn get_whole(
+    control: &Control,
+    transfer: &Transfer,
+    grant: &ReadGrant,
+) -> Result<Bytes, FetchError> {
+    let range = 0..grant.pack.length;
+    let bytes = get_patiently(control, transfer, grant, range).await?;
+    if Sha256::of(&bytes).to_string() == grant.pack.sha256 {
+        Ok(bytes)
+    } else {
+        Err(FetchError::WrongHash)
+    }
+}
+
+async fn get_patiently(
+    control: &Control,
+    transfer: &Transfer,
+    grant: &ReadGrant,
+    range: Range<u64>,
+) -> Result<Bytes, TransferError> {
+    // A refusal for good shows itself at once; a fresh grant is the caller's business.
+    let passing = |error: &TransferError| match error {
+        TransferError::Refused { status, .. } => matches!(*status, 429 | 500..=599),
+        other => other.is_retryable(),
+    };
+    let ids = control.world().ids.as_ref();
+    retry(Patience::Short, ids, passing, || transfer.get(&grant.get, range.clone())).await
+}
+
+/// Whether the local cache may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    Use,
+    /// Ask the store itself: for verification.
+    Bypass,
+}
+
+/// [`PackSource`] of one snapshot.
+pub struct GrantSource {
+    control: Control,
+    transfer: Transfer,
+    snapshot: SnapshotId,
+    cache: Option<Cache>,
+    runtime: Handle,
+    /// All packs, in the order grants are asked for.
+    order: Vec<PackId>,
+    grants: Mutex<HashMap<PackId, Arc<ReadGrant>>>,
+    /// Metadata packs whose cached copy was hashed by this process. Held while one is fetched, so that
+    /// a second reader finds it cached.
+    sound: Mutex<HashSet<Sha256>>,
+}
+
+impl GrantSource {
+    /// A source of the packs of `chain`. To be made on the runtime; read from other threads.
+    pub fn new(
+        member: &Member,
+        transfer: Transfer,
+        snapshot: SnapshotId,
+        packs: &PackSet,
+        caching: Caching,
+    ) -> Arc<Self> {
+        let cache = Cache::at(&member.home.cache());
+        Arc::new(Self {
+            control: member.control.clone(),
+            transfer,
+            snapshot,
+            cache: (caching == Caching::Use).then_some(cache),
+            runtime: Handle::current(),
+            order: packs.iter().map(|pack| pack.id).collect(),
+            grants: Mutex::new(HashMap::new()),
+            sound: Mutex::new(HashSet::new()),
+        })
+    }
+
+    fn grant(&self, id: PackId) -> Result<Arc<ReadGrant>, FetchError> {
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = self.control.server_now() + MARGIN;
+        if let Some(grant) = grants.get(&id)
+            && grant.get.expires_at > fresh
+        {
+            return Ok(grant.clone());
+        }
+        let from = self.order.iter().position(|known| *known == id).ok_or(FetchError::Confused)?;
+        let batch: Vec<PackId> = self
+            .order
+            .iter()
+            .skip(from)
+            .filter(|known| grants.get(known).is_none_or(|grant| grant.get.expires_at <= fresh))
+            .take(BATCH)
+            .copied()
+            .collect();
+        let call = self.control.restore_grants(self.snapshot, batch);
+        let reply: RestoreGrants = self.runtime.block_on(call)?;
+        grants.extend(reply.packs.into_iter().map(|grant| (grant.pack.id, Arc::new(grant))));
+        grants.get(&id).cloned().ok_or(FetchError::Confused)
+    }
+
+    fn fetch(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let grant = self.grant(pack.id)?;
+        if !same_object(&grant.pack, pack) {
+            return Err(FetchError::Confused);
+        }
+        let call = get_patiently(&self.control, &self.transfer, &grant, range.clone());
+        match self.runtime.block_on(call) {
+            // The grant may have run out by the store's clock: once more with a fresh one.
+            Err(TransferError::Refused { status: 403, .. }) => {
+                self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&pack.id);
+                let grant = self.grant(pack.id)?;
+                let call = get_patiently(&self.control, &self.transfer, &grant, range);
+                Ok(self.runtime.block_on(call)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn metadata(
+        &self,
+        cache: &Cache,
+        pack: &PackRef,
+        range: Range<u64>,
+    ) -> Result<Bytes, FetchError> {
+        let mut sound = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        // A cached copy may have rotted since: it is hashed once before it is believed.
+        if (sound.contains(&pack.sha256) || cache.is_sound(pack))
+            && let Some(bytes) = cache.read(&pack.sha256, range.clone())
+        {
+            sound.insert(pack.sha256);
+            return Ok(bytes);
+        }
+        let whole = self.fetch(pack, 0..pack.length)?;
+        if Sha256::of(&whole) != pack.sha256 {
+            return Err(FetchError::WrongHash);
+        }
+        cache.keep(&pack.sha256, &whole)?;
+        sound.insert(pack.sha256);
+        slice(&whole, range).ok_or(FetchError::Confused)
+    }
+}
+
+impl PackSource for GrantSource {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let bytes = match (&self.cache, pack.kind) {
+            (Some(cache), PackKind::Meta) => self.metadata(cache, pack, range),
+            (Some(cache), PackKind::Data) => match cache.read_front(&pack.sha256, range.clone()) {
+                Some(bytes) => Ok(bytes),
+                None => self.fetch(pack, range),
+            },
+            (None, _) => self.fetch(pack, range),
+        };
+        bytes.map_err(|error| match error {
+            FetchError::Store(TransferError::Refused { status: 404, .. }) => SourceError::Missing,
+            other => SourceError::Failed(Box::new(other)),
+        })
+    }
+}
+
+fn same_object(granted: &PackFacts, wanted: &PackRef) -> bool {
+    granted.sha256 == wanted.sha256.to_string()
+        && granted.length == wanted.length
+        && granted.version_id.as_deref().is_none_or(|version| version == wanted.version_id)
+}
+
+fn slice(bytes: &Bytes, range: Range<u64>) -> Option<Bytes> {
+    let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+    (range.start <= range.end && range.end <= bytes.len()).then(|| bytes.slice(range))
+}
+
+/// Metadata packs and the fronts of data packs, by hash.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf() }
+    }
+    fn whole_path(&self, sha256: &Sha256) -> PathBuf {
+        self.folder.join(sha256.to_string())
+    }
+    fn front_path(&self, sha256: &Sha256) -> PathBuf {
+        self.folder.join(format!("{sha256}.front"))
+    }
+
+    fn read(&self, sha256: &Sha256, range: Range<u64>) -> Option<Bytes> {
+        read_range(&self.whole_path(sha256), range)
+    }
+    fn read_front(&self, sha256: &Sha256, range: Range<u64>) -> Option<Bytes> {
+        read_range(&self.front_path(sha256), range)
+    }
+    fn is_sound(&self, pack: &PackRef) -> bool {
+        fs::read(self.whole_path(&pack.sha256)).is_ok_and(|bytes| Sha256::of(&bytes) == pack.sha256)
+    }
+    /// Of a whole cached pack or of a kept front.
+    pub fn beginning(&self, sha256: &Sha256, range: Range<u64>) -> Option<Bytes> {
+        self.read(sha256, range.clone()).or_else(|| self.read_front(sha256, range))
+    }
+    fn keep(&self, sha256: &Sha256, bytes: &[u8]) -> io::Result<()> {
+        write_private(&self.whole_path(sha256), bytes)
+    }
+
+    /// Takes over a whole metadata pack.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn adopt(&self, sha256: &Sha256, file: &Path) -> io::Result<()> {
+        fs::rename(file, self.whole_path(sha256))
+    }
+
+    /// Keeps header and directory of the data pack in `file`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn keep_front(&self, sha256: &Sha256, file: &Path) -> io::Result<()> {
+        use std::io::Read as _;
+        let length_at = vault::pack::HEADER_LEN;
+        let file = fs::File::open(file)?;
+        let mut front = Vec::new();
+        (&file).take(FRONT).read_to_end(&mut front)?;
+        let field = front.get(length_at..length_at + 4).and_then(|field| field.try_into().ok());
+        let directory = field.map_or(0, |field| u64::from(u32::from_be_bytes(field)));
+        let whole = length_at as u64 + 4 + directory;
+        (&file).take(whole.saturating_sub(front.len() as u64)).read_to_end(&mut front)?;
+        write_private(&self.front_path(sha256), &front)
+    }
+
+    /// Keeps the metadata of the named packs and drops all else; fronts have done their work when a
+    /// snapshot is committed. Advice only: errors do not matter.
+    pub fn retain(&self, packs: &BTreeMap<Sha256, &PackRef>) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let hash = hex::decode(name.as_encoded_bytes()).ok();
+            let known = hash.and_then(|hash| Sha256::from_slice(&hash));
+            if !known.is_some_and(|hash| packs.contains_key(&hash)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// `None` when the file is not there or does not reach so far.
+fn read_range(path: &Path, range: Range<u64>) -> Option<Bytes> {
+    use std::os::unix::fs::FileExt as _;
+    let file = fs::File::open(path).ok()?;
+    let mut bytes = vec![0; usize::try_from(range.end.checked_sub(range.start)?).ok()?];
+    file.read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_gives_back_what_it_has_and_drops_what_nobody_needs() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let cache = Cache::at(dir.path());
+        let hash = Sha256::of(b"a pack");
+        cache.keep(&hash, b"a pack").expect("keep");
+        assert_eq!(cache.read(&hash, 2..6).as_deref(), Some(&b"pack"[..]));
+        assert_eq!(cache.read(&hash, 2..7), None);
+        cache.retain(&BTreeMap::new());
+        assert_eq!(cache.read(&hash, 0..1), None);
+    }
+}

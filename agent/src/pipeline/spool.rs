@@ -1,0 +1,109 @@
+//! The journal: sealed packs on their way out, as files of the agent's home.
+//!
+//! Holds ciphertext only. A pack is durable here before anybody is told of it, and goes when the control
+//! plane confirmed it. What an interrupted session leaves is worthless to the next one (the session is
+//! sealed into every pack) and is removed when the next run begins.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use api::catalog::PackKind;
+use vault::id::Sha256;
+
+use super::source::Cache;
+
+/// An object waiting to be uploaded.
+#[derive(Debug, Clone)]
+pub struct Spooled {
+    pub path: PathBuf,
+    pub kind: PackKind,
+    pub seq: u64,
+    pub sha256: Sha256,
+    pub md5: [u8; 16],
+    pub length: u64,
+}
+
+/// The journal folder.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    folder: PathBuf,
+}
+
+impl Spool {
+    /// An emptied journal. The caller holds the run lock.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn start(folder: &Path) -> io::Result<Self> {
+        for entry in fs::read_dir(folder)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(Self { folder: folder.to_path_buf() })
+    }
+
+    /// Makes an object durable here.
+    ///
+    /// # Errors
+    /// What the system says; a full disk among it.
+    pub fn put(
+        &self,
+        kind: PackKind,
+        seq: u64,
+        sha256: Sha256,
+        md5: [u8; 16],
+        bytes: &[u8],
+    ) -> io::Result<Spooled> {
+        let path = self.folder.join(format!("{seq:08}-{}-{sha256}", kind.as_str()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        File::open(&self.folder)?.sync_all()?;
+        Ok(Spooled { path, kind, seq, sha256, md5, length: bytes.len() as u64 })
+    }
+}
+
+impl Spooled {
+    /// The object is stored and confirmed: the copy here has done its work. What the next run can use
+    /// of it (all of a metadata pack, the directory of a data pack) stays as a cache.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn release(&self, cache: &Cache) -> io::Result<()> {
+        match self.kind {
+            PackKind::Meta => cache.adopt(&self.sha256, &self.path),
+            PackKind::Data => {
+                cache.keep_front(&self.sha256, &self.path)?;
+                fs::remove_file(&self.path)
+            }
+            PackKind::Manifest => fs::remove_file(&self.path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_run_clears_what_a_dead_one_left_and_metadata_moves_to_the_cache() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (journal, folder) = (dir.path().join("journal"), dir.path().join("cache"));
+        fs::create_dir(&journal).expect("journal");
+        fs::create_dir(&folder).expect("cache");
+        let cache = Cache::at(&folder);
+        fs::write(journal.join("left-over"), b"x").expect("write");
+        let spool = Spool::start(&journal).expect("start");
+        let put = |kind, seq| spool.put(kind, seq, Sha256::of(b"pack"), [0; 16], b"pack");
+        let data = put(PackKind::Data, 1).expect("put");
+        let meta = put(PackKind::Meta, 2).expect("put");
+        assert_eq!(fs::read_dir(&journal).expect("list").count(), 2);
+        data.release(&cache).expect("release");
+        meta.release(&cache).expect("release");
+        assert_eq!(fs::read_dir(&journal).expect("list").count(), 0);
+        assert_eq!(cache.beginning(&Sha256::of(b"pack"), 0..4).as_deref(), Some(&b"pack"[..]));
+    }
+}

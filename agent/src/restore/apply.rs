@@ -1,0 +1,137 @@
+//! Metadata, put back last: owner, then mode, then attributes and ACLs, then times.
+//!
+//! The order matters: a change of owner clears setuid and capabilities, an ACL sets the group bits, and
+//! everything touches times. What cannot be put back (no right to, no support) is told in words; the
+//! rest is still done.
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use rustix::{
+    fs::{
+        AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
+        fchmod, fchown, fremovexattr, fsetxattr, futimens, setxattr, utimensat,
+    },
+    io::Errno,
+};
+
+use crate::sources::{Kind, Moment, Xattrs, xattr};
+
+/// What to put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Moment,
+    pub xattrs: Xattrs,
+}
+
+/// Words for everything that could not be put back; empty when all is well.
+pub type Shortfalls = Vec<String>;
+
+/// Of an open file or folder.
+pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes) -> Shortfalls {
+    let mut short = Vec::new();
+    let owned = owner(wanted, |uid, gid| fchown(handle, uid, gid), &mut short);
+    let mode = safe_mode(wanted.mode, owned, &mut short);
+    clear_inherited(handle, &wanted.xattrs);
+    note(&mut short, "mode", fchmod(handle, Mode::from_raw_mode(mode)));
+    for (name, value) in &wanted.xattrs {
+        let set = fsetxattr(handle, name.as_slice(), value, XattrFlags::empty());
+        note_attribute(&mut short, name, set);
+    }
+    note(&mut short, "modification time", futimens(handle, &times(wanted.mtime)));
+    short
+}
+
+/// Of a link, FIFO, socket or device, pinned by an `O_PATH` handle.
+pub fn to_pinned(pinned: BorrowedFd<'_>, kind: Kind, wanted: &Attributes) -> Shortfalls {
+    let mut short = Vec::new();
+    let this = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    let owned = owner(wanted, |uid, gid| chownat(pinned, "", uid, gid, this), &mut short);
+    // The handle's own name under /proc reaches the pinned inode, not whatever has its name by now.
+    let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    if kind != Kind::Symlink {
+        let mode = Mode::from_raw_mode(safe_mode(wanted.mode, owned, &mut short));
+        let set = chmodat(rustix::fs::CWD, path.as_str(), mode, AtFlags::empty());
+        note(&mut short, "mode", set);
+    }
+    for (key, value) in &wanted.xattrs {
+        let set = setxattr(path.as_str(), key.as_slice(), value, XattrFlags::empty());
+        note_attribute(&mut short, key, set);
+    }
+    let set = utimensat(pinned, "", &times(wanted.mtime), this);
+    note(&mut short, "modification time", set);
+    short
+}
+
+/// Gives the owner back; `false` when it is not (wholly) the wanted one.
+fn owner(
+    wanted: &Attributes,
+    chown: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    short: &mut Shortfalls,
+) -> bool {
+    // All ones means "leave alone" to the kernel and is nobody's number.
+    if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
+        short.push(format!("owner: {}:{} is no valid owner", wanted.uid, wanted.gid));
+        return false;
+    }
+    let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+    match chown(Some(uid), Some(gid)) {
+        Ok(()) => true,
+        Err(Errno::PERM | Errno::INVAL) => {
+            // The group alone may still be ours to give.
+            let group = chown(None, Some(gid)).is_ok();
+            let left = if group { "owner" } else { "owner and group" };
+            let pair = format!("{}:{}", wanted.uid, wanted.gid);
+            short.push(format!("{left} {pair}: only root can give files away; restore as root"));
+            false
+        }
+        Err(errno) => {
+            short.push(format!("owner: {}", std::io::Error::from(errno)));
+            false
+        }
+    }
+}
+
+/// Setuid and setgid are for the owner they were given with, and nobody else.
+fn safe_mode(mode: u32, owned: bool, short: &mut Shortfalls) -> u32 {
+    if owned || mode & 0o6000 == 0 {
+        return mode & 0o7777;
+    }
+    short.push("setuid and setgid: left out because the owner could not be given".to_owned());
+    mode & 0o1777
+}
+
+/// A target folder's default ACL marks new entries; the snapshot's word counts instead.
+fn clear_inherited(handle: BorrowedFd<'_>, wanted: &Xattrs) {
+    for (name, _) in xattr::read(handle.as_fd()).unwrap_or_default() {
+        let ours = name.starts_with(b"system.posix_acl_")
+            || name.starts_with(b"user.")
+            || name == b"security.capability";
+        if ours && !wanted.iter().any(|(other, _)| *other == name) {
+            // Best effort: what stays is compared and told by nobody else, but harms nothing.
+            let _ = fremovexattr(handle, name.as_slice());
+        }
+    }
+}
+
+fn times(mtime: Moment) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec {
+            tv_sec: mtime.secs,
+            tv_nsec: i64::from(mtime.nanos.min(999_999_999)),
+        },
+    }
+}
+
+fn note(short: &mut Shortfalls, what: &str, done: Result<(), Errno>) {
+    if let Err(errno) = done {
+        short.push(format!("{what}: {}", std::io::Error::from(errno)));
+    }
+}
+
+fn note_attribute(short: &mut Shortfalls, name: &[u8], done: Result<(), Errno>) {
+    note(short, &format!("attribute {}", String::from_utf8_lossy(name)), done);
+}

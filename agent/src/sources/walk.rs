@@ -1,0 +1,476 @@
+//! The walk: every entry below the roots, in the tree's key order (a folder's children first, then what
+//! lies below each of them), by directory handles.
+//!
+//! Invariant: below a root nothing is opened by more than one path component, and never through a
+//! link; a device, FIFO or socket is never opened for reading. What cannot be read becomes an
+//! exception and the walk goes on. At most [`OPEN_FOLDERS`] handles are held, whatever the depth.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use domain::source::{ExceptionKind, RunException};
+use rustix::{
+    fs::{AtFlags, Dir, Mode, OFlags, fstat, fstatfs, openat, readlinkat, statat},
+    io::Errno,
+};
+
+use super::{
+    exception,
+    exclude::{Excluded, Excludes, virtual_by_magic, virtual_by_path},
+    file::OpenFile,
+    meta::{Kind, Meta, Stat},
+    names::Names,
+    refused,
+    roots::{Parts, Roots},
+    xattr::{self, Xattrs},
+};
+
+/// Folder handles kept open; shallower ones are reopened through `..` and checked.
+const OPEN_FOLDERS: usize = 128;
+
+const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
+const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// An entry and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes, absolute, without the leading slash.
+    pub path: Vec<u8>,
+    pub meta: Meta,
+}
+
+/// Who is told what the walk finds. An error of the visitor ends the walk.
+pub trait Visitor {
+    type Error;
+
+    /// A regular file whose stat is known but which was not opened yet. `true`: it is taken over
+    /// unchanged from the parent snapshot and need not be read.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn take_unchanged(&mut self, path: &[u8], stat: &Stat) -> Result<bool, Self::Error>;
+    /// A regular file, to be read now.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn file(&mut self, found: Found, content: OpenFile) -> Result<(), Self::Error>;
+    /// Anything that is not a regular file.
+    ///
+    /// # Errors
+    /// Ends the walk.
+    fn entry(&mut self, found: Found) -> Result<(), Self::Error>;
+    /// Something that is not (wholly) in the snapshot though it was asked for.
+    fn exception(&mut self, exception: RunException);
+    /// Something left out on purpose.
+    fn excluded(&mut self, path: &[u8], why: Excluded);
+}
+
+/// What to leave out and how to call users.
+#[derive(Debug, Clone, Default)]
+pub struct WalkOptions {
+    pub excludes: Excludes,
+    pub names: Names,
+}
+
+/// A folder being gone through: first all its names, then the folders among them, as the tree has it.
+struct Folder {
+    /// `None`: closed to save handles; reopened through `..` of the folder below.
+    handle: Option<OwnedFd>,
+    identity: (u64, u64),
+    names: std::vec::IntoIter<Vec<u8>>,
+    below: VecDeque<Child>,
+    path_length: usize,
+    /// Present above the roots: which names matter here.
+    parts: Option<Parts>,
+    /// Device of the root this belongs to.
+    device: u64,
+}
+
+/// A folder seen among its siblings, to be gone into after them.
+struct Child {
+    name: Vec<u8>,
+    identity: (u64, u64),
+    parts: Option<Parts>,
+    device: u64,
+}
+
+/// One walk over the roots.
+pub struct Walk<'a, V> {
+    options: &'a WalkOptions,
+    visitor: &'a mut V,
+    path: Vec<u8>,
+}
+
+impl<'a, V: Visitor> Walk<'a, V> {
+    /// Walks all roots in the tree's key order.
+    ///
+    /// # Errors
+    /// The visitor's.
+    pub fn run(
+        roots: &Roots,
+        options: &'a WalkOptions,
+        visitor: &'a mut V,
+    ) -> Result<(), V::Error> {
+        let mut walk = Self { options, visitor, path: Vec::new() };
+        let opened = open_folder(rustix::fs::CWD, b"/", OFlags::empty());
+        let top = opened.and_then(|handle| walk.enter(handle, Some(roots.parts()), 0));
+        match top {
+            Ok(top) => walk.descend(top),
+            Err(errno) => {
+                walk.visitor.exception(refused(b"", errno));
+                Ok(())
+            }
+        }
+    }
+
+    /// Depth first, without recursion: depth is somebody else's choice.
+    fn descend(&mut self, top: Folder) -> Result<(), V::Error> {
+        let mut stack = vec![top];
+        while let Some(mut folder) = stack.pop() {
+            self.path.truncate(folder.path_length);
+            if let Some(name) = folder.names.next() {
+                push(&mut self.path, &name);
+                let below = self.visit_in(&mut folder, name)?;
+                folder.below.extend(below);
+                stack.push(folder);
+            } else if let Some(child) = folder.below.pop_front() {
+                push(&mut self.path, &child.name);
+                let below = self.open_child(&folder, child);
+                stack.push(folder);
+                stack.extend(below);
+                let deep = stack.len().checked_sub(OPEN_FOLDERS + 1);
+                if let Some(old) = deep.and_then(|at| stack.get_mut(at)) {
+                    old.handle = None;
+                }
+            } else {
+                reopen_parent(&mut stack, &folder);
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_in(&mut self, folder: &mut Folder, name: Vec<u8>) -> Result<Option<Child>, V::Error> {
+        let Some(handle) = &folder.handle else {
+            self.lost_folder();
+            return Ok(None);
+        };
+        let device = folder.device;
+        match folder.parts.as_mut().and_then(|parts| parts.remove(&name)) {
+            // Above a root: named by a person, so links on the way are theirs to follow.
+            Some(parts) if !parts.is_leaf() => self.visit_parent(handle.as_fd(), name, parts),
+            Some(_) => self.visit(handle.as_fd(), &name, None),
+            None => self.visit(handle.as_fd(), &name, Some(device)),
+        }
+    }
+
+    fn lost_folder(&mut self) {
+        let detail = "its folder was moved while it was walked";
+        self.visitor.exception(exception(&self.path, ExceptionKind::Vanished, detail));
+    }
+
+    fn open_child(&mut self, folder: &Folder, child: Child) -> Option<Folder> {
+        let Some(parent) = &folder.handle else {
+            self.lost_folder();
+            return None;
+        };
+        let follow = if child.parts.is_some() { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let opened = open_folder(parent.as_fd(), &child.name, follow).and_then(|handle| {
+            let raw = fstat(&handle)?;
+            let same = (raw.st_dev, raw.st_ino) == child.identity;
+            if same { Ok(handle) } else { Err(Errno::STALE) }
+        });
+        match opened.and_then(|handle| self.enter(handle, child.parts, child.device)) {
+            Ok(folder) => Some(folder),
+            Err(errno) => {
+                self.visitor.exception(refused(&self.path, errno));
+                None
+            }
+        }
+    }
+
+    /// A folder on the way to a root: its metadata is kept, of its content only what leads there.
+    fn visit_parent(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: Vec<u8>,
+        parts: Parts,
+    ) -> Result<Option<Child>, V::Error> {
+        let opened = open_folder(parent, &name, OFlags::empty())
+            .and_then(|handle| Ok((Stat::from_raw(&fstat(&handle)?).ok_or(Errno::INVAL)?, handle)));
+        match opened {
+            Ok((stat, handle)) => {
+                self.tell_folder(handle.as_fd())?;
+                let identity = stat.identity();
+                Ok(Some(Child { name, identity, parts: Some(parts), device: stat.dev }))
+            }
+            Err(errno) => {
+                self.visitor.exception(refused(&self.path, errno));
+                Ok(None)
+            }
+        }
+    }
+
+    /// One entry; a folder to go into is given back. `device`: of the root above, `None` for a root.
+    fn visit(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        device: Option<u64>,
+    ) -> Result<Option<Child>, V::Error> {
+        if device.is_some() && self.options.excludes.patterns.matches(&self.path) {
+            self.visitor.excluded(&self.path, Excluded::Pattern);
+            return Ok(None);
+        }
+        let stat = match stat_of(parent, name) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Ok(None),
+            Err(errno) => {
+                self.visitor.exception(refused(&self.path, errno));
+                return Ok(None);
+            }
+        };
+        match stat.kind {
+            Kind::File => self.visit_file(parent, name, &stat).map(|()| None),
+            Kind::Directory => self.visit_folder(parent, name, &stat, device),
+            Kind::Symlink
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => self.visit_other(parent, name).map(|()| None),
+        }
+    }
+
+    fn visit_file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+    ) -> Result<(), V::Error> {
+        if self.visitor.take_unchanged(&self.path, stat)? {
+            return Ok(());
+        }
+        match open_file(parent, name) {
+            Ok((handle, stat)) => {
+                let xattrs = self.xattrs(xattr::read(&handle));
+                let found = self.found(stat.clone(), xattrs, None);
+                match OpenFile::new(handle, stat) {
+                    Ok(content) => self.visitor.file(found, content),
+                    Err(errno) => self.except(refused(&self.path, errno)),
+                }
+            }
+            Err(errno) => self.except(refused(&self.path, errno)),
+        }
+    }
+
+    fn visit_folder(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+        device: Option<u64>,
+    ) -> Result<Option<Child>, V::Error> {
+        if self.options.excludes.agent_home == Some(stat.identity()) {
+            self.visitor.excluded(&self.path, Excluded::AgentHome);
+            return Ok(None);
+        }
+        let handle = match open_folder(parent, name, OFlags::NOFOLLOW) {
+            Ok(handle) => handle,
+            Err(errno) => {
+                // The folder itself is kept, so that its place and rights come back.
+                self.visitor.exception(refused(&self.path, errno));
+                let found = self.found(stat.clone(), Vec::new(), None);
+                return self.visitor.entry(found).map(|()| None);
+            }
+        };
+        let Some(stat) = fstat(&handle).ok().and_then(|raw| Stat::from_raw(&raw)) else {
+            return Ok(None);
+        };
+        self.tell_folder(handle.as_fd())?;
+        if let Some(why) = device.and_then(|device| self.reason_to_stay_out(&handle, &stat, device))
+        {
+            self.visitor.excluded(&self.path, why);
+            return Ok(None);
+        }
+        let device = device.unwrap_or(stat.dev);
+        Ok(Some(Child { name: name.to_vec(), identity: stat.identity(), parts: None, device }))
+    }
+
+    fn reason_to_stay_out(&self, handle: &OwnedFd, stat: &Stat, device: u64) -> Option<Excluded> {
+        if let Some(name) = virtual_by_path(&self.path) {
+            return Some(Excluded::Virtual(name));
+        }
+        if stat.dev == device {
+            return None;
+        }
+        let magic = fstatfs(handle).map_or(0, |fs| fs.f_type);
+        if let Some(name) = virtual_by_magic(magic) {
+            return Some(Excluded::Virtual(name));
+        }
+        self.options.excludes.one_file_system.then_some(Excluded::OtherFileSystem)
+    }
+
+    fn visit_other(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), V::Error> {
+        // A handle that cannot read pins the inode: stat, target and xattrs are of one and the same.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let read = openat(parent, name, flags, Mode::empty()).and_then(|handle| {
+            let stat = Stat::from_raw(&fstat(&handle)?).ok_or(Errno::INVAL)?;
+            let target = match stat.kind {
+                Kind::Symlink => Some(readlinkat(&handle, "", Vec::new())?.into_bytes()),
+                _ => None,
+            };
+            Ok((stat, target, xattr::read_by_path_handle(&handle)))
+        });
+        match read {
+            Ok((stat, _, _)) if matches!(stat.kind, Kind::File | Kind::Directory) => {
+                let swapped = "it became another kind of entry while it was looked at";
+                let swapped = exception(&self.path, ExceptionKind::ChangedWhileRead, swapped);
+                self.except(swapped)
+            }
+            Ok((stat, target, xattrs)) => {
+                let xattrs = self.xattrs(xattrs);
+                let found = self.found(stat, xattrs, target);
+                self.visitor.entry(found)
+            }
+            Err(errno) => self.except(refused(&self.path, errno)),
+        }
+    }
+
+    fn except(&mut self, exception: RunException) -> Result<(), V::Error> {
+        self.visitor.exception(exception);
+        Ok(())
+    }
+
+    fn tell_folder(&mut self, handle: BorrowedFd<'_>) -> Result<(), V::Error> {
+        let Some(stat) = fstat(handle).ok().and_then(|raw| Stat::from_raw(&raw)) else {
+            return Ok(());
+        };
+        let xattrs = self.xattrs(xattr::read(handle));
+        let found = self.found(stat, xattrs, None);
+        self.visitor.entry(found)
+    }
+
+    fn enter(
+        &mut self,
+        handle: OwnedFd,
+        parts: Option<Parts>,
+        device: u64,
+    ) -> Result<Folder, Errno> {
+        let raw = fstat(&handle)?;
+        // A root that is the whole file system has no parts left to lead to.
+        let parts = parts.filter(|parts| !parts.is_leaf());
+        let device = if device == 0 { raw.st_dev } else { device };
+        let names = match &parts {
+            Some(parts) => parts.names(),
+            None => self.list(&handle)?,
+        };
+        Ok(Folder {
+            handle: Some(handle),
+            identity: (raw.st_dev, raw.st_ino),
+            names: names.into_iter(),
+            below: VecDeque::new(),
+            path_length: self.path.len(),
+            parts,
+            device,
+        })
+    }
+
+    fn list(&mut self, handle: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+        let mut names = read_names(handle)?;
+        if self.options.excludes.caches && is_tagged_cache(handle.as_fd(), &names) {
+            self.visitor.excluded(&self.path, Excluded::Cache);
+            names.retain(|name| name == CACHE_TAG);
+        }
+        Ok(names)
+    }
+
+    fn xattrs(&mut self, read: Result<Xattrs, Errno>) -> Xattrs {
+        read.unwrap_or_else(|errno| {
+            let detail = format!("extended attributes: {}", std::io::Error::from(errno));
+            let told = exception(&self.path, ExceptionKind::MetadataIncomplete, detail);
+            self.visitor.exception(told);
+            Vec::new()
+        })
+    }
+
+    fn found(&self, stat: Stat, xattrs: Xattrs, link_target: Option<Vec<u8>>) -> Found {
+        let user = self.options.names.user(stat.uid).map(str::to_owned);
+        let group = self.options.names.group(stat.gid).map(str::to_owned);
+        let meta = Meta { stat, user, group, link_target, xattrs };
+        Found { path: self.path.clone(), meta }
+    }
+}
+
+/// `..` is no link; that it is still the folder we came from is checked by its identity.
+fn reopen_parent(stack: &mut [Folder], done: &Folder) {
+    let Some(parent) = stack.last_mut().filter(|parent| parent.handle.is_none()) else {
+        return;
+    };
+    let Some(here) = &done.handle else { return };
+    let Ok(handle) = open_folder(here.as_fd(), b"..", OFlags::NOFOLLOW) else { return };
+    let same = fstat(&handle).is_ok_and(|raw| (raw.st_dev, raw.st_ino) == parent.identity);
+    parent.handle = same.then_some(handle);
+}
+
+fn push(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
+
+fn stat_of(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
+    // NO_AUTOMOUNT: a backup must not mount what nobody uses.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statat(parent, name, flags).map(|raw| Stat::from_raw(&raw))
+}
+
+/// Opens without touching the access time where that is allowed (owner or privileged).
+fn open_quietly(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    match openat(parent, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => openat(parent, name, flags, Mode::empty()),
+        other => other,
+    }
+}
+
+fn open_folder(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_quietly(parent, name, flags | OFlags::DIRECTORY)
+}
+
+/// `NONBLOCK`: should a FIFO have taken the file's place since it was looked at, open returns at once.
+fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(File, Stat), Errno> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let handle = open_quietly(parent, name, flags)?;
+    let stat = Stat::from_raw(&fstat(&handle)?).ok_or(Errno::INVAL)?;
+    // What was swapped in is gone as the file we listed: vanished, not read.
+    if stat.kind == Kind::File { Ok((File::from(handle), stat)) } else { Err(Errno::STALE) }
+}
+
+fn read_names(handle: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    // A duplicate of our own quiet handle: opening "." anew would touch the access time.
+    for entry in Dir::new(rustix::io::fcntl_dupfd_cloexec(handle, 3)?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && !name.is_empty() {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    // A folder changed while listed may show a name twice; a key is written once.
+    names.dedup();
+    Ok(names)
+}
+
+fn is_tagged_cache(folder: BorrowedFd<'_>, names: &[Vec<u8>]) -> bool {
+    if names.binary_search_by(|name| name.as_slice().cmp(CACHE_TAG)).is_err() {
+        return false;
+    }
+    let Ok((file, _)) = open_file(folder, CACHE_TAG) else { return false };
+    let mut head = [0; CACHE_SIGNATURE.len()];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 0).is_ok()
+        && head == CACHE_SIGNATURE
+}

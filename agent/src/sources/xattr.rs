@@ -1,0 +1,70 @@
+//! Extended attributes, ACLs among them (`system.posix_acl_*`), as raw name and value.
+//!
+//! Files and directories are asked by their handle. Everything else has only an `O_PATH` handle, which
+//! xattr calls refuse; its `/proc/self/fd` name reaches the very same inode without a path race.
+
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use rustix::{
+    fs::{fgetxattr, flistxattr, getxattr, listxattr},
+    io::Errno,
+};
+
+/// Attributes sorted by name.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The kernel's own limit for a value and for a list of names.
+const MOST: usize = 64 * 1024;
+
+/// Of an open file or directory.
+pub fn read(handle: impl AsFd) -> Result<Xattrs, Errno> {
+    let handle = handle.as_fd();
+    collect(|list| flistxattr(handle, list), |name, value| fgetxattr(handle, name, value))
+}
+
+/// Of anything held by an `O_PATH` handle.
+pub fn read_by_path_handle(handle: impl AsFd) -> Result<Xattrs, Errno> {
+    let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    collect(
+        |list| listxattr(path.as_str(), list),
+        |name, value| getxattr(path.as_str(), name, value),
+    )
+}
+
+fn collect(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> Result<Xattrs, Errno> {
+    let names = match with_room(&list) {
+        Ok(names) => names,
+        // A file system without attributes has none.
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match with_room(|value| get(name, value)) {
+            Ok(value) => found.push((name.to_vec(), value)),
+            // Gone between list and get, or listed but not offered (some file systems do).
+            Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Most lists and values are tiny; the kernel's maximum is asked for only when they are not.
+fn with_room(fill: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut small = [0_u8; 512];
+    match fill(&mut small) {
+        Ok(length) => Ok(small.get(..length).unwrap_or_default().to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0_u8; MOST];
+            let length = fill(&mut large)?;
+            large.truncate(length);
+            Ok(large)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,5 @@
+//! The agent's parts around the real engine, over real folders, with a vault in memory.
+
+mod hostile;
+mod round_trip;
+mod support;

@@ -1,0 +1,308 @@
+//! A vault in memory around the real engine, and trees described for comparison.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    ops::Range,
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use domain::{
+    AgentId, Clock, ManualClock, PackId, SessionId, SystemClock, SystemIds, TenantId, Timestamp,
+    VaultId, WorkloadId, source::RunException,
+};
+use everhold_agent::{
+    pipeline::{
+        feed::{Counters, Feeder, LeftOut},
+        parent::ParentCursor,
+    },
+    restore::{Figures, Order, Overwrite, Report, RestoreError, restore},
+    sources::{
+        Excluded, Excludes, Found, GlobRules, Names, OpenFile, Roots, Stat, Visitor, Walk,
+        WalkOptions,
+    },
+};
+use tokio_util::sync::CancellationToken;
+use vault::{
+    backup::{BackupContext, FinishedSnapshot, PackSink, SinkError, Summary, Writer},
+    descriptor::{KeyMode, VaultDescriptor},
+    id::Sha256,
+    index::ChunkIndex,
+    keys::{AgentKeys, VaultKeys},
+    manifest::{Builder, Confirmed, PackRef, SignedManifest, resolve},
+    pack::SealedPack,
+    snapshot::{PackSource, Reader, SourceError},
+};
+
+/// Packs by hash.
+#[derive(Default)]
+pub struct Store {
+    packs: Mutex<HashMap<Sha256, SealedPack>>,
+}
+
+impl PackSink for Store {
+    fn emit(&self, pack: SealedPack) -> Result<(), SinkError> {
+        self.packs.lock().expect("lock").insert(pack.sha256, pack);
+        Ok(())
+    }
+}
+
+impl PackSource for Store {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let packs = self.packs.lock().expect("lock");
+        let pack = packs.get(&pack.sha256).ok_or(SourceError::Missing)?;
+        let range = usize::try_from(range.start).expect("small")
+            ..usize::try_from(range.end).expect("small");
+        Ok(pack.bytes.slice(range))
+    }
+}
+
+impl Store {
+    /// Loses every data pack.
+    pub fn lose_data(&self) {
+        let mut packs = self.packs.lock().expect("lock");
+        packs.retain(|_, pack| pack.kind != vault::pack::PackKind::Data);
+    }
+}
+
+/// A vault and what is in it.
+pub struct Vault {
+    pub store: Arc<Store>,
+    keys: Arc<VaultKeys>,
+    agent: AgentKeys,
+    descriptor: VaultDescriptor,
+    pub clock: Arc<dyn Clock>,
+    confirmed: Mutex<BTreeMap<Sha256, Confirmed>>,
+}
+
+/// A snapshot, and how it came about.
+pub struct Taken {
+    pub reader: Arc<Reader>,
+    chain: Vec<SignedManifest>,
+    pub finished: FinishedSnapshot,
+    pub exceptions: Vec<RunException>,
+    pub left_out: Vec<LeftOut>,
+    /// Files whose content was read.
+    pub read: Vec<String>,
+}
+
+impl Vault {
+    /// A new one; its clock says that nothing was changed lately.
+    pub fn new() -> Self {
+        let (tenant, vault) = (TenantId::from_bytes([1; 16]), VaultId::from_bytes([2; 16]));
+        let now = SystemClock.now();
+        let later = now + Duration::from_secs(3600);
+        Self {
+            store: Arc::default(),
+            keys: Arc::new(VaultKeys::generate(tenant, vault, &SystemIds)),
+            agent: AgentKeys::generate(&SystemIds),
+            descriptor: VaultDescriptor::new(tenant, vault, now, KeyMode::Managed),
+            clock: Arc::new(ManualClock::at(later)),
+            confirmed: Mutex::default(),
+        }
+    }
+
+    pub fn writer(&self, parent: Option<&Taken>, session: u8) -> Writer {
+        let mut index = ChunkIndex::new(self.keys.vault());
+        if let Some(parent) = parent {
+            for pack in parent.reader.frames().packs() {
+                let open = parent.reader.frames().open(pack).expect("opens");
+                index.add(pack.kind, pack.sha256, pack.length, &open.directory);
+            }
+        }
+        let context = BackupContext {
+            agent: AgentId::from_bytes([3; 16]),
+            session: SessionId::from_bytes([session; 16]),
+            key_epoch: 1,
+            first_seq: 1,
+            workers: 2,
+        };
+        Writer::begin(
+            context,
+            self.keys.clone(),
+            &self.descriptor,
+            parent.map(|parent| parent.reader.clone()),
+            Arc::new(index),
+            self.store.clone(),
+            Arc::new(SystemIds),
+        )
+        .expect("begins")
+    }
+
+    pub fn back_up(&self, paths: &[&Path], parent: Option<&Taken>, excludes: Excludes) -> Taken {
+        let mut writer = self.writer(parent, parent.map_or(1, |_| 2));
+        let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
+        let roots = Roots::resolve(&paths, Path::new("/")).expect("roots");
+        let options = WalkOptions { excludes, names: Names::of_this_machine() };
+        let cursor = parent.map(|parent| ParentCursor::of(&parent.reader).expect("cursor"));
+        let feeder = Feeder::new(
+            &mut writer,
+            cursor,
+            &options.names,
+            Arc::new(Counters::default()),
+            CancellationToken::new(),
+            self.clock.clone(),
+        );
+        let mut counting = Counting { feeder, read: Vec::new() };
+        Walk::run(&roots, &options, &mut counting).expect("walks");
+        let Counting { feeder, read } = counting;
+        let (exceptions, left_out) = (feeder.exceptions, feeder.left_out);
+        let finished = writer.finish(Summary::default()).expect("finishes");
+        self.taken(finished, parent, exceptions, left_out, read)
+    }
+
+    /// Makes a snapshot readable.
+    pub fn taken(
+        &self,
+        finished: FinishedSnapshot,
+        parent: Option<&Taken>,
+        exceptions: Vec<RunException>,
+        left_out: Vec<LeftOut>,
+        read: Vec<String>,
+    ) -> Taken {
+        let mut confirmed = self.confirmed.lock().expect("lock");
+        for usage in &finished.usage {
+            confirmed.entry(usage.sha256).or_insert_with(|| Confirmed {
+                id: PackId::fresh(&SystemIds, SystemClock.now()),
+                version_id: "v1".to_owned(),
+            });
+        }
+        let before = parent.map_or(&[][..], |parent| &parent.chain);
+        let builder = Builder {
+            descriptor: &self.descriptor,
+            workload: WorkloadId::from_bytes([4; 16]),
+            agent: AgentId::from_bytes([3; 16]),
+            session: SessionId::from_bytes([1; 16]),
+            fence: 1,
+            key_epoch: 1,
+            created: Timestamp::UNIX_EPOCH,
+            parent: before,
+        };
+        let manifest = builder.build(&finished, &confirmed).expect("manifest");
+        let bytes = manifest.sign(&self.agent.signing_key());
+        let id = PackId::fresh(&SystemIds, SystemClock.now());
+        let own = SignedManifest::decode(id, &bytes).expect("decodes");
+        let chain: Vec<_> = std::iter::once(own).chain(before.iter().cloned()).collect();
+        let set = resolve(&chain).expect("resolves");
+        let reader = Reader::open(&manifest, &set, self.keys.clone(), self.store.clone(), None);
+        Taken { reader: Arc::new(reader), chain, finished, exceptions, left_out, read }
+    }
+}
+
+struct Counting<'a> {
+    feeder: Feeder<'a>,
+    read: Vec<String>,
+}
+
+impl Visitor for Counting<'_> {
+    type Error = everhold_agent::pipeline::feed::FeedError;
+    fn take_unchanged(&mut self, path: &[u8], stat: &Stat) -> Result<bool, Self::Error> {
+        self.feeder.take_unchanged(path, stat)
+    }
+    fn file(&mut self, found: Found, content: OpenFile) -> Result<(), Self::Error> {
+        self.read.push(String::from_utf8_lossy(&found.path).into_owned());
+        self.feeder.file(found, content)
+    }
+    fn entry(&mut self, found: Found) -> Result<(), Self::Error> {
+        self.feeder.entry(found)
+    }
+    fn exception(&mut self, exception: RunException) {
+        self.feeder.exception(exception);
+    }
+    fn excluded(&mut self, path: &[u8], why: Excluded) {
+        self.feeder.excluded(path, why);
+    }
+}
+
+/// Restores everything.
+pub fn restore_all(taken: &Taken, target: &Path, overwrite: Overwrite) -> Report {
+    try_restore(taken, target, overwrite, GlobRules::default()).expect("restores")
+}
+
+pub fn try_restore(
+    taken: &Taken,
+    target: &Path,
+    overwrite: Overwrite,
+    include: GlobRules,
+) -> Result<Report, RestoreError> {
+    let order = Order { target: target.to_path_buf(), include, overwrite };
+    let cancel = CancellationToken::new();
+    restore(&taken.reader, &order, &SystemIds, Arc::new(Figures::default()), cancel)
+}
+
+/// Everything a restore must bring back, as text per path.
+pub fn describe(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut links: HashMap<(u64, u64), String> = HashMap::new();
+    let mut pending = vec![root.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        let meta = fs::symlink_metadata(&path).expect("stat");
+        let name = path.strip_prefix(root).expect("below").as_os_str().as_bytes().escape_ascii();
+        let name = name.to_string();
+        let mut text = format!(
+            "mode {:o} owner {}:{} mtime {}.{:09} rdev {}",
+            meta.mode(),
+            meta.uid(),
+            meta.gid(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.rdev()
+        );
+        if meta.is_symlink() {
+            let target = fs::read_link(&path).expect("link").into_os_string().into_vec();
+            text.push_str(&format!(" -> {}", target.escape_ascii()));
+        } else if meta.is_file() {
+            let content =
+                if meta.len() < 64 << 20 { fs::read(&path).expect("read") } else { Vec::new() };
+            text.push_str(&format!(" size {} {}", meta.len(), Sha256::of(&content)));
+            // Holes are kept: far fewer blocks than bytes stay far fewer.
+            text.push_str(if meta.blocks() * 512 + (1 << 20) < meta.len() {
+                " sparse"
+            } else {
+                ""
+            });
+        }
+        if meta.nlink() > 1 && !meta.is_dir() {
+            let first = links.entry((meta.dev(), meta.ino())).or_insert_with(|| name.clone());
+            text.push_str(&format!(" = {first}"));
+        }
+        if meta.is_file() || meta.is_dir() {
+            let handle = fs::File::open(&path).expect("open");
+            let attributes = everhold_agent::sources::xattr::read(&handle).expect("xattrs");
+            for (name, value) in attributes {
+                text.push_str(&format!(" {}={}", name.escape_ascii(), value.escape_ascii()));
+            }
+        }
+        found.insert(name, text);
+        if meta.is_dir() {
+            let mut below: Vec<_> =
+                fs::read_dir(&path).expect("list").map(|e| e.expect("entry").path()).collect();
+            below.sort();
+            pending.extend(below.into_iter().rev());
+        }
+    }
+    found
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A folder with the canonical path of a fresh temporary one.
+pub fn place() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let base = fs::canonicalize(dir.path()).expect("canonical");
+    (dir, base)
+}
+
+/// Where `source` arrives below `target`.
+pub fn arrived(target: &Path, source: &Path) -> PathBuf {
+    target.join(source.strip_prefix("/").expect("absolute"))
+}
