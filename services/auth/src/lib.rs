@@ -29,6 +29,11 @@ use utoipa_axum::router::OpenApiRouter;
 pub use config::AuthConfig;
 pub use password::Secret;
 
+/// What the role's workers do, one step at a time: for tests and for hands.
+pub mod maintenance {
+    pub use crate::{agents::jobs::prune as prune_nonces, sessions::jobs::prune as prune_sessions};
+}
+
 /// The role, ready to be served. Makes its keys known to the platform's verifier.
 pub fn role(platform: &Platform, config: AuthConfig) -> Role {
     let auth = Arc::new(state::Auth::new(platform, config));

@@ -80,7 +80,7 @@ pub fn judge(password: &str, email: &str) -> Result<(), Weakness> {
         return Err(Weakness::Common);
     }
     let email = email.to_lowercase();
-    if lower.contains(&email) || email.contains(&lower) {
+    if !email.is_empty() && (lower.contains(&email) || email.contains(&lower)) {
         return Err(Weakness::ContainsName);
     }
     Ok(())

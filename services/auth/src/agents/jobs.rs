@@ -1,9 +1,8 @@
 //! Forgets nonces that no signature can use any more.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use domain::Clock;
-use pg::{Db, OperationalReason, SystemReason, SystemTx};
+use pg::{OperationalReason, SystemReason, SystemTx};
 use runtime::{Platform, Worker};
 
 use super::store;
@@ -15,20 +14,20 @@ const _: () = assert!(KEEP.as_secs() > 2 * api::signature::WINDOW_S);
 
 /// Forgets, every minute.
 pub fn worker(platform: &Platform) -> Worker {
-    let (db, clock) = (platform.db.clone(), platform.clock.clone());
+    let platform = platform.clone();
     Worker::every("nonce_expiry", PAUSE, move || {
-        let (db, clock) = (db.clone(), clock.clone());
-        async move { prune(&db, &clock).await.map(|_| false) }
+        let platform = platform.clone();
+        async move { prune(&platform).await.map(|_| false) }
     })
 }
 
-/// Removes nonces past their use; says how many.
+/// Removes nonces past their use, of every tenant; says how many.
 ///
 /// # Errors
 /// See [`pg::Error`].
-pub async fn prune(db: &Db, clock: &Arc<dyn Clock>) -> Result<u64, pg::Error> {
-    let mut tx = SystemTx::begin(db, SystemReason::NonceExpiry).await?;
-    let gone = store::delete_stale_nonces(&mut tx, clock.now() - KEEP).await?;
+pub async fn prune(platform: &Platform) -> Result<u64, pg::Error> {
+    let mut tx = SystemTx::begin(&platform.db, SystemReason::NonceExpiry).await?;
+    let gone = store::delete_stale_nonces(&mut tx, platform.clock.now() - KEEP).await?;
     tx.commit_operational(OperationalReason::Cleanup).await?;
     Ok(gone)
 }

@@ -136,16 +136,15 @@ pub async fn enrol(
     if let Some(known) = again(db, cx, scope, token, &machine).await? {
         return Ok(known);
     }
-    let verify_key = machine.verify_key;
-    let hpke_key = machine.hpke_key;
+    let (verify_key, hpke_key) = (machine.verify_key, machine.hpke_key);
     match first_time(db, cx, scope, token, machine).await {
-        // Lost a race against itself, or a stranger holds the key.
-        Err(EnrolError::KeyTaken) => {
+        // Perhaps it lost a race against itself.
+        Err(error @ (EnrolError::KeyTaken | EnrolError::TokenInvalid)) => {
             let mut tx = TenantTx::begin(db, scope).await?;
             let known = agents::store::find_enrolled(&mut tx, &verify_key, &token.hash()).await?;
             match known.filter(|agent| same_machine(agent, &hpke_key)) {
                 Some(agent) => answer(&mut tx, cx, agent.id).await,
-                None => Err(EnrolError::KeyTaken),
+                None => Err(error),
             }
         }
         other => other,

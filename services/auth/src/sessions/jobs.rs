@@ -1,9 +1,8 @@
 //! Forgets sessions that ended by age.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use domain::Clock;
-use pg::{Db, OperationalReason, SystemReason, SystemTx};
+use pg::{OperationalReason, SystemReason, SystemTx};
 use runtime::{Platform, Worker};
 
 use super::store;
@@ -14,20 +13,20 @@ const KEEP: Duration = Duration::from_secs(7 * 86_400);
 
 /// Forgets, every hour.
 pub fn worker(platform: &Platform) -> Worker {
-    let (db, clock) = (platform.db.clone(), platform.clock.clone());
+    let platform = platform.clone();
     Worker::every("token_expiry", PAUSE, move || {
-        let (db, clock) = (db.clone(), clock.clone());
-        async move { prune(&db, &clock).await.map(|_| false) }
+        let platform = platform.clone();
+        async move { prune(&platform).await.map(|_| false) }
     })
 }
 
-/// Removes what is past its use; says how many sessions went.
+/// Removes sessions past their use, of every tenant; says how many.
 ///
 /// # Errors
 /// See [`pg::Error`].
-pub async fn prune(db: &Db, clock: &Arc<dyn Clock>) -> Result<u64, pg::Error> {
-    let mut tx = SystemTx::begin(db, SystemReason::TokenExpiry).await?;
-    let gone = store::delete_expired_families(&mut tx, clock.now() - KEEP).await?;
+pub async fn prune(platform: &Platform) -> Result<u64, pg::Error> {
+    let mut tx = SystemTx::begin(&platform.db, SystemReason::TokenExpiry).await?;
+    let gone = store::delete_expired_families(&mut tx, platform.clock.now() - KEEP).await?;
     tx.commit_operational(OperationalReason::Cleanup).await?;
     Ok(gone)
 }
