@@ -1,0 +1,141 @@
+//! Vaults: what is accepted, what the key store gets.
+
+use api::{
+    Code,
+    catalog::{CreateVault, KeyMode, RecipientKind, Vault, VaultKeys, Workload},
+    page::Page,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use vault::{
+    descriptor::{self, VaultDescriptor},
+    keys::{Recipient, Roster, RootKey},
+};
+
+use crate::support::{Agent, World, code_of, world};
+
+async fn put(agent: &Agent, body: &CreateVault) -> Result<Vault, api::client::Error> {
+    agent.put(&format!("vaults/{}", agent.vault), body).await
+}
+
+#[tokio::test]
+async fn a_managed_vault_gets_a_roster_of_the_platform_and_its_keys_reach_the_key_store() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let keys: VaultKeys = agent.get(&format!("vaults/{}/keys", agent.vault)).await.expect("keys");
+    let raw = BASE64.decode(&keys.roster).expect("base64");
+    let roster = Roster::open(&raw, &[world.catalog.roster_authority()]).expect("signed by the platform");
+    assert_eq!(roster.member(agent.id), Some(&agent.keys.member(agent.id)));
+    roster.check_descriptor(&agent.descriptor).expect("of this descriptor");
+    let prefix = format!("{}/", vault::layout::vault_prefix(agent.tenant, agent.vault));
+    let objects = world.store.list_key_objects(&prefix).await.expect("list");
+    assert_eq!(objects.len(), 4, "{objects:?}");
+    let stored = world.store.get_key_object(&vault::layout::roster_key(agent.tenant, agent.vault, 1)).await;
+    assert_eq!(stored.expect("roster"), raw);
+}
+
+#[tokio::test]
+async fn making_a_vault_again_is_harmless_and_with_other_keys_refused() {
+    let world = world().await;
+    let agent = world.enrol(world.app.tenant());
+    let body = agent.create_vault(&world).await;
+    let first = put(&agent, &body).await.expect("made");
+    let again = put(&agent, &body).await.expect("again");
+    assert_eq!((first.id, first.created_at), (again.id, again.created_at));
+    // HPKE is randomised: wrapping anew is another set of wraps.
+    let other = agent.create_vault(&world).await;
+    assert_eq!(code_of(&put(&agent, &other).await), Some(Code::AlreadyExists));
+    assert_eq!(world.count("SELECT count(*) FROM catalog.key_wraps").await, 2);
+}
+
+#[tokio::test]
+async fn a_session_does_not_open_before_the_keys_are_durable() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    world.execute("UPDATE catalog.key_wraps SET stored_at = NULL WHERE recipient_kind = 'platform'").await;
+    assert_eq!(code_of(&world.try_open(&agent, 1, None).await), Some(Code::StoreUnavailable));
+    assert!(catalog::vaults::jobs::round(&world.catalog).await.expect("round"));
+    world.try_open(&agent, 1, None).await.expect("durable now");
+}
+
+#[tokio::test]
+async fn wraps_for_the_wrong_recipients_are_refused() {
+    let world = world().await;
+    let tenant = world.app.tenant();
+    let agent = world.enrol(tenant);
+    let good = agent.create_vault(&world).await;
+    let without = |kind: RecipientKind| {
+        let mut body = good.clone();
+        body.wraps.retain(|wrap| wrap.recipient_kind != kind);
+        body
+    };
+    for body in [without(RecipientKind::Agent), without(RecipientKind::Platform)] {
+        assert_eq!(code_of(&put(&agent, &body).await), Some(Code::Validation));
+    }
+    let mut lying = good.clone();
+    lying.wraps[0].epoch = 2;
+    assert_eq!(code_of(&put(&agent, &lying).await), Some(Code::Validation));
+    let mut foreign = good.clone();
+    foreign.descriptor = BASE64.encode(world.enrol(tenant).descriptor.encode());
+    assert_eq!(code_of(&put(&agent, &foreign).await), Some(Code::Validation));
+    let mut held = good.clone();
+    held.key_mode = KeyMode::CustomerHeld;
+    assert_eq!(code_of(&put(&agent, &held).await), Some(Code::Validation));
+    assert_eq!(world.count("SELECT count(*) FROM catalog.vaults").await, 0);
+}
+
+/// A customer-held vault with a kit: roster and wraps of the customer.
+pub async fn customer_held(world: &World, agent: &mut Agent) -> CreateVault {
+    let ids = world.app.ids().clone();
+    let root = RootKey::generate(&*ids);
+    let mode = descriptor::KeyMode::CustomerHeld;
+    agent.descriptor = VaultDescriptor::new(agent.tenant, agent.vault, world.now(), mode);
+    let mut body = agent.create_vault(world).await;
+    body.key_mode = KeyMode::CustomerHeld;
+    body.descriptor = BASE64.encode(agent.descriptor.encode());
+    let to: Recipient = root.recipient();
+    body.wraps[1].recipient_kind = RecipientKind::Root;
+    body.wraps[1].recipient_id = hex::encode(to.id);
+    body.wraps[1].wrap = BASE64.encode(agent.vault_keys.wrap_for(1, to, &*ids).expect("wrap").encode());
+    let roster = Roster {
+        tenant: agent.tenant,
+        vault: agent.vault,
+        generation: 1,
+        descriptor: agent.descriptor.sha256(),
+        members: vec![agent.keys.member(agent.id)],
+        signer: root.authority(),
+    };
+    body.roster = Some(BASE64.encode(roster.sign(&root.roster_key()).expect("signed")));
+    body
+}
+
+#[tokio::test]
+async fn a_customer_held_vault_brings_its_kits_roster_and_backs_up() {
+    let world = world().await;
+    let mut agent = world.enrol(world.app.tenant());
+    let body = customer_held(&world, &mut agent).await;
+    let mut bare = body.clone();
+    bare.roster = None;
+    assert_eq!(code_of(&put(&agent, &bare).await), Some(Code::Validation));
+    let made = put(&agent, &body).await.expect("made");
+    assert!(made.has_kit);
+    world.backup(&agent, &mut Vec::new(), 1, &[]).await;
+}
+
+#[tokio::test]
+async fn an_agent_sees_its_own_vaults_and_workloads_only() {
+    let world = world().await;
+    let tenant = world.app.tenant();
+    let (one, two) = (world.agent(tenant).await, world.agent(tenant).await);
+    let vaults: Page<Vault> = one.get("vaults").await.expect("list");
+    assert_eq!(vaults.items.iter().map(|v| v.id).collect::<Vec<_>>(), [one.vault]);
+    let workloads: Page<Workload> = one.get("workloads").await.expect("list");
+    assert_eq!(workloads.items.iter().map(|w| w.id).collect::<Vec<_>>(), [one.workload]);
+    let theirs = one.get::<VaultKeys>(&format!("vaults/{}/keys", two.vault)).await;
+    assert_eq!(code_of(&theirs), Some(Code::NotFound));
+    let admin = world.app.user(tenant, authz::Role::TenantAdmin);
+    let all: Page<Vault> = admin.get(&one.path("vaults?limit=1")).await.expect("page");
+    let next = all.next_cursor.expect("another page");
+    let rest: Page<Vault> = admin.get(&one.path(&format!("vaults?limit=1&cursor={next}"))).await.expect("page");
+    assert_ne!(all.items[0].id, rest.items[0].id);
+    assert!(rest.next_cursor.is_none());
+}
