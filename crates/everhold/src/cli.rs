@@ -1,0 +1,160 @@
+//! The command line. Exit codes: 0 done, 1 it failed or found something wrong, 2 it was asked wrongly (arguments,
+//! configuration).
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "everhold",
+    version,
+    about = "The Everhold server: backup as a service that keeps its word.",
+    after_help = "Exit codes: 0 done; 1 failed, or a check found something wrong; 2 wrong arguments or configuration."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve roles from a configuration; all five in one process when none is named.
+    Serve {
+        /// auth, catalog, scheduler, audit, billing.
+        #[arg(value_name = "ROLE")]
+        roles: Vec<String>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Bring the database up to date, and set the logins' passwords.
+    Migrate {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// One JSON object instead of lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check an installation, and say what to do next.
+    Doctor {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// One JSON object instead of lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The object store.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+    /// The whole platform on this machine: PostgreSQL, object store, every role, portal, demonstration tenants.
+    Dev(Dev),
+    /// `dev`, and the main job in front of your eyes: enrol, back up, browse, restore, compare.
+    Demo(Demo),
+    /// The embedded object store alone. For one machine: it refuses any address but loopback.
+    Devstore {
+        /// Folder of the store; nothing else may live in it.
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long, default_value = "127.0.0.1:9000")]
+        listen: SocketAddr,
+        /// JSON array of {access_key, secret_key, policy, buckets}; policy: administrator, ingest_signer,
+        /// restore_signer, steward, reaper, key_keeper.
+        #[arg(long)]
+        keys: PathBuf,
+    },
+    /// Print the OpenAPI document.
+    Openapi,
+    /// The configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// TOML; `EVERHOLD__SECTION__KEY` variables win over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Everything lives in this folder and survives a restart.
+    #[arg(long, default_value = ".everhold")]
+    pub state: PathBuf,
+    /// Of portal and API, on localhost. A free one is picked, and kept, when it is left out.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Folder of PostgreSQL's server programs; searched for when left out.
+    #[arg(long, env = "PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+    /// Folder of the built portal; `web/dist` above this program or the working folder when left out.
+    #[arg(long)]
+    pub portal: Option<PathBuf>,
+    /// Run the main job (as `demo` does) and exit.
+    #[arg(long)]
+    pub once: bool,
+    /// The agent's program for `--once`; beside this one when left out.
+    #[arg(long)]
+    pub agent: Option<PathBuf>,
+    /// `tracing` filter of the log on standard error.
+    #[arg(long, default_value = "info")]
+    pub log: String,
+    /// Base URL of an OTLP/HTTP receiver for traces.
+    #[arg(long, default_value = "")]
+    pub otlp_endpoint: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    #[command(flatten)]
+    pub dev: Dev,
+    /// Back up this folder instead of one found on the machine.
+    #[arg(long)]
+    pub source: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Try out what a store really enforces: locks, versions, grants. One line for each case; exit code 1 when a
+    /// case fails.
+    Probe(Probe),
+}
+
+#[derive(Debug, Args)]
+pub struct Probe {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// The embedded store of a running `everhold dev`.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "endpoint"])]
+    pub state: Option<PathBuf>,
+    /// Any S3 endpoint, with one key for every job (the probe then says which scopes are not separate).
+    #[arg(long, requires_all = ["bucket", "access_key", "secret_key"], conflicts_with = "config")]
+    pub endpoint: Option<String>,
+    #[arg(long, default_value = "us-east-1")]
+    pub region: String,
+    #[arg(long)]
+    pub bucket: Option<String>,
+    /// Unlocked bucket; the vault bucket's name and `-keys` when left out.
+    #[arg(long)]
+    pub key_bucket: Option<String>,
+    #[arg(long, env = "AWS_ACCESS_KEY_ID")]
+    pub access_key: Option<String>,
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    pub secret_key: Option<String>,
+    /// Make the buckets where they are missing (with `--endpoint`).
+    #[arg(long)]
+    pub make_buckets: bool,
+    /// The report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the JSON Schema of the configuration.
+    Schema,
+}
