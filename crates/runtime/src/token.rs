@@ -347,3 +347,6 @@ impl ServiceKeys {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
