@@ -291,7 +291,7 @@ describe('an MSP', () => {
   it('is told plainly that a tenant is not there', async () => {
     const network = recorded({
       'GET /v1/me': me('msp'),
-      'POST /v1/auth/token': ({ body }) => ((body as { tenant_id?: string }).tenant_id ? problem(404, 'not_found') : tokens(1)),
+      'POST /v1/auth/token': ({ body }) => ((body as { tenant_id?: string }).tenant_id === BELOW ? problem(404, 'not_found') : tokens(1)),
     });
     await open(`/t/${BELOW}/workloads`, network);
     expect((await screen.findAllByText('There is no such thing here'))[0]).toBeVisible();

@@ -51,6 +51,18 @@ describe('the run feed', () => {
     expect(feed.heard.map((item) => item.progress.files)).toEqual([1, 3]);
   });
 
+  it('opens a stream that closed in good order again without a word', async () => {
+    const feed = follow(
+      [() => Promise.resolve(sse(run('running', 1))), () => Promise.resolve(sse(run('running', 2), run('succeeded', 3)))],
+      [],
+    );
+    await vi.runAllTimersAsync();
+    await feed.done;
+    expect(feed.states).toEqual(['connecting', 'live', 'live']);
+    expect(feed.heard.map((item) => item.progress.files)).toEqual([1, 2, 3]);
+    expect(feed.poll).not.toHaveBeenCalled();
+  });
+
   it('says that it is stale when asking fails too, and recovers', async () => {
     const feed = follow([], [() => Promise.reject(new Unreachable('down')), () => Promise.resolve(run('failed'))]);
     await vi.runAllTimersAsync();

@@ -17,6 +17,8 @@ export interface FeedHandlers {
   poll: () => Promise<Run>;
 }
 
+/** Before a stream that closed in good order is opened again. */
+const REOPEN_MS = 300;
 const POLL_MS = 2_000;
 /** Longest wait before the stream is tried again. */
 const BACKOFF_MAX_MS = 15_000;
@@ -47,14 +49,17 @@ function runOf(data: string): Run | null {
   }
 }
 
-/** Follows the stream until it ends. True when the run has ended too. */
+/** `ended`: the run has. `cut`: a good stream closed (servers limit how long one lasts). `lost`: it told nothing. */
+type Outcome = 'ended' | 'cut' | 'lost';
+
+/** Follows the stream until it ends. */
 async function follow(
   api: Api,
   tenant: string,
   run: string,
   handlers: FeedHandlers,
   outer: AbortSignal,
-): Promise<boolean> {
+): Promise<Outcome> {
   const silence = new AbortController();
   let timer = setTimeout(() => silence.abort(), SILENCE_MS);
   const signal = AbortSignal.any([outer, silence.signal]);
@@ -67,13 +72,15 @@ async function follow(
       clearTimeout(timer);
       timer = setTimeout(() => silence.abort(), SILENCE_MS);
     };
+    let told = false;
     for await (const event of events(response.body, alive)) {
       const current = runOf(event.data);
       if (!current) continue;
       handlers.onRun(current);
-      if (!isActive(current)) return true;
+      if (!isActive(current)) return 'ended';
+      told = true;
     }
-    return false;
+    return told ? 'cut' : 'lost';
   } finally {
     clearTimeout(timer);
   }
@@ -90,8 +97,13 @@ export async function watchRun(
   handlers.onState('connecting');
   for (let failures = 0; !signal.aborted; failures++) {
     try {
-      if (await follow(api, tenant, run, handlers, signal)) return;
-      failures = 0;
+      const outcome = await follow(api, tenant, run, handlers, signal);
+      if (outcome === 'ended') return;
+      if (outcome === 'cut') {
+        failures = -1;
+        await pause(REOPEN_MS, signal);
+        continue;
+      }
     } catch {
       // The polls below say what is wrong, in words, if it matters.
     }

@@ -24,4 +24,9 @@ export interface Page<T> {
 
 const ACTIVE: readonly RunState[] = ['queued', 'running'];
 
+const FAILED: readonly RunState[] = ['failed', 'lost', 'missed'];
+
 export const isActive = (run: Run): boolean => ACTIVE.includes(run.state);
+
+/** It ended without a snapshot, and nobody wanted that. */
+export const hasFailed = (run: Run): boolean => FAILED.includes(run.state);

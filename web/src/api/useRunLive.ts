@@ -1,6 +1,6 @@
 /** React's end of the run feed: writes every state of the run into the query cache. */
 import { useQueryClient } from '@tanstack/react-query';
-import { useEffect, useState } from 'react';
+import { useEffect, useEffectEvent, useState } from 'react';
 import { useApi } from '../app/context';
 import { refreshAfterRun, runQuery } from './queries';
 import { watchRun, type FeedState } from './runFeed';
@@ -13,8 +13,14 @@ export interface Live {
   heardAt: number;
 }
 
-/** Follows `run` while it is under way. With `enabled: false` the given run is shown as it is. */
-export function useRunLive(run: Run, enabled = true): Live {
+interface RunLiveOptions {
+  /** False: the given run is shown as it is. */
+  enabled?: boolean;
+  onEnd?: (run: Run) => void;
+}
+
+/** Follows `run` while it is under way. */
+export function useRunLive(run: Run, { enabled = true, onEnd }: RunLiveOptions = {}): Live {
   const { api } = useApi();
   const client = useQueryClient();
   const [heard, setHeard] = useState(() => ({ run, at: Date.now() }));
@@ -23,6 +29,8 @@ export function useRunLive(run: Run, enabled = true): Live {
   const given = heard.run.id !== run.id || (isActive(heard.run) && !isActive(run)) || !enabled;
   const current = given ? run : heard.run;
   const follow = enabled && isActive(current);
+
+  const ended = useEffectEvent((last: Run) => onEnd?.(last));
 
   useEffect(() => {
     if (!follow) return;
@@ -37,7 +45,9 @@ export function useRunLive(run: Run, enabled = true): Live {
         onRun: (next) => {
           setHeard({ run: next, at: Date.now() });
           client.setQueryData(key.queryKey, next);
-          if (!isActive(next)) refreshAfterRun(client, run.tenant_id);
+          if (isActive(next)) return;
+          ended(next);
+          refreshAfterRun(client, run.tenant_id);
         },
         poll: () => client.fetchQuery({ ...key, staleTime: 0, retry: false }),
       },

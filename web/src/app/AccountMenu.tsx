@@ -1,34 +1,22 @@
 /** Who is signed in, how the portal looks and speaks, and the way out. */
-import { Menu, UnstyledButton, useMantineColorScheme } from '@mantine/core';
-import {
-  IconCheck,
-  IconDeviceDesktop,
-  IconLanguage,
-  IconLogout,
-  IconMoon,
-  IconSelector,
-  IconSun,
-} from '@tabler/icons-react';
+import { Menu, UnstyledButton, useMantineColorScheme, type MantineColorScheme } from '@mantine/core';
+import { IconLogout, IconSelector } from '@tabler/icons-react';
 import { useTranslation } from 'react-i18next';
 import type { Me } from '../api/types';
 import { LANGUAGES, setLanguage, type Language } from '../i18n';
 import { useApi } from './context';
 import classes from './Shell.module.css';
 
-const SCHEMES = [
-  ['light', IconSun],
-  ['dark', IconMoon],
-  ['auto', IconDeviceDesktop],
-] as const;
-
-const check = (on: boolean) => (on ? <IconCheck size={16} aria-hidden="true" /> : null);
+const SCHEMES = ['light', 'dark', 'auto'] as const;
 
 export function AccountMenu({ me }: { me: Me }) {
   const { t, i18n } = useTranslation();
   const { session } = useApi();
-  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  // Without this Mantine writes a style element to pause transitions, which the policy refuses.
+  const { colorScheme, setColorScheme } = useMantineColorScheme({ keepTransitions: true });
+  // The placeholder Mantine puts first would be a child a menu must not have (axe: aria-required-children).
   return (
-    <Menu position="top-start" width={232} withinPortal>
+    <Menu position="top-start" width={232} withinPortal withInitialFocusPlaceholder={false}>
       <Menu.Target>
         <UnstyledButton className={classes.person} aria-label={`${t('app.menu')}: ${me.name}`}>
           <span className={classes.initials} aria-hidden="true">
@@ -45,33 +33,22 @@ export function AccountMenu({ me }: { me: Me }) {
         <Menu.Label>{me.email}</Menu.Label>
         <Menu.Divider />
         <Menu.Label>{t('account.scheme')}</Menu.Label>
-        {SCHEMES.map(([scheme, Shape]) => (
-          <Menu.Item
-            key={scheme}
-            role="menuitemradio"
-            aria-checked={colorScheme === scheme}
-            leftSection={<Shape size={16} aria-hidden="true" />}
-            rightSection={check(colorScheme === scheme)}
-            onClick={() => setColorScheme(scheme)}
-          >
-            {t(`account.${scheme}`)}
-          </Menu.Item>
-        ))}
+        <Menu.RadioGroup value={colorScheme} onChange={(value) => setColorScheme(value as MantineColorScheme)}>
+          {SCHEMES.map((scheme) => (
+            <Menu.RadioItem key={scheme} value={scheme} closeMenuOnClick>
+              {t(`account.${scheme}`)}
+            </Menu.RadioItem>
+          ))}
+        </Menu.RadioGroup>
         <Menu.Divider />
         <Menu.Label>{t('account.language')}</Menu.Label>
-        {(Object.keys(LANGUAGES) as Language[]).map((language) => (
-          <Menu.Item
-            key={language}
-            lang={language}
-            role="menuitemradio"
-            aria-checked={i18n.language === language}
-            leftSection={<IconLanguage size={16} aria-hidden="true" />}
-            rightSection={check(i18n.language === language)}
-            onClick={() => void setLanguage(language)}
-          >
-            {LANGUAGES[language]}
-          </Menu.Item>
-        ))}
+        <Menu.RadioGroup value={i18n.language} onChange={(value) => void setLanguage(value as Language)}>
+          {Object.entries(LANGUAGES).map(([language, name]) => (
+            <Menu.RadioItem key={language} value={language} lang={language} closeMenuOnClick>
+              {name}
+            </Menu.RadioItem>
+          ))}
+        </Menu.RadioGroup>
         <Menu.Divider />
         <Menu.Item leftSection={<IconLogout size={16} aria-hidden="true" />} onClick={() => void session.signOut()}>
           {t('account.signOut')}

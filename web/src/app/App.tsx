@@ -48,6 +48,9 @@ export function Portal({ app, queries, router }: ReturnType<typeof createPortal>
       cssVariablesResolver={cssVariablesResolver}
       colorSchemeManager={colorSchemeManager}
       defaultColorScheme="auto"
+      // The policy allows no style elements: theme-variables.css holds what these would write.
+      withCssVariables={false}
+      withGlobalClasses={false}
     >
       <QueryClientProvider client={queries}>
         <AppProvider value={app}>

@@ -4,6 +4,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, Outlet, useLocation, useParams } from '@tanstack/react-router';
 import { meQuery } from '../api/queries';
 import type { Me } from '../api/types';
+import { Announcer } from '../components/Announcer';
 import { LinkButton } from '../components/LinkButton';
 import { Mark } from '../components/Mark';
 import { useWords } from '../i18n/useWords';
@@ -65,22 +66,24 @@ export function Shell() {
   const home = session.home ?? '';
   const tenant = params.tenant ?? home;
   return (
-    <div className={classes.shell}>
-      <a href="#content" className={classes.skip}>
-        {t('app.skip')}
-      </a>
-      <header className={classes.side}>
-        <Link to="/" className={classes.brand}>
-          <Mark />
-          <span>Everhold</span>
-        </Link>
-        {me.data && <Navigation me={me.data} tenant={tenant} />}
-        <div className={classes.account}>{me.data && <AccountMenu me={me.data} />}</div>
-      </header>
-      <main id="content" tabIndex={-1} className={classes.main}>
-        {tenant !== home && <ActingBanner tenant={tenant} />}
-        <Outlet />
-      </main>
-    </div>
+    <Announcer>
+      <div className={classes.shell}>
+        <a href="#content" className={classes.skip}>
+          {t('app.skip')}
+        </a>
+        <header className={classes.side}>
+          <Link to="/" className={classes.brand}>
+            <Mark />
+            <span>Everhold</span>
+          </Link>
+          {me.data && <Navigation me={me.data} tenant={tenant} />}
+          <div className={classes.account}>{me.data && <AccountMenu me={me.data} />}</div>
+        </header>
+        <main id="content" tabIndex={-1} className={classes.main}>
+          {tenant !== home && <ActingBanner tenant={tenant} />}
+          <Outlet />
+        </main>
+      </div>
+    </Announcer>
   );
 }

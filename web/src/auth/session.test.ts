@@ -35,7 +35,7 @@ describe('the session', () => {
     expect(new Set(got).size).toBe(1);
     expect(network.of(TOKEN).map((asked) => asked.body)).toEqual([
       { grant_type: 'password', email: 'a@b.test', password: 'secret' },
-      { grant_type: 'refresh_token', refresh_token: 'evh_rt_1' },
+      { grant_type: 'refresh_token', refresh_token: 'evh_rt_1', tenant_id: HOME },
     ]);
   });
 
@@ -45,7 +45,7 @@ describe('the session', () => {
     pass(290_000);
     await Promise.all([session.token(null), session.token(BELOW), session.token(HOME)]);
     expect(network.of(TOKEN).slice(1).map((asked) => asked.body)).toEqual([
-      { grant_type: 'refresh_token', refresh_token: 'evh_rt_1' },
+      { grant_type: 'refresh_token', refresh_token: 'evh_rt_1', tenant_id: HOME },
       { grant_type: 'refresh_token', refresh_token: 'evh_rt_2', tenant_id: BELOW },
     ]);
   });
@@ -57,7 +57,7 @@ describe('the session', () => {
     expect(reloaded.signedIn).toBe(true);
     expect(reloaded.home).toBe(HOME);
     await reloaded.token(null);
-    expect(network.of(TOKEN).at(-1)?.body).toEqual({ grant_type: 'refresh_token', refresh_token: 'evh_rt_1' });
+    expect(network.of(TOKEN).at(-1)?.body).toEqual({ grant_type: 'refresh_token', refresh_token: 'evh_rt_1', tenant_id: HOME });
   });
 
   it('ends when the refresh token is refused, and says so once', async () => {

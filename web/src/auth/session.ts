@@ -14,7 +14,7 @@ export type EndReason = 'signed_out' | 'expired';
 
 interface Stored {
   refreshToken: string;
-  /** Tenant of the account. Tokens for it are asked for without `tenant_id`. */
+  /** Tenant of the account. */
   home: string;
 }
 
@@ -34,7 +34,7 @@ const KEY = 'everhold.session';
 const MARGIN_MS = 20_000;
 const HOME = '';
 
-/** The `home` claim, read to know which tenant needs no `tenant_id`. The server decides everything. */
+/** The `home` claim, read to know where one's own pages are. The server decides everything. */
 function homeOf(accessToken: string): string {
   const payload = accessToken.split('.')[1] ?? '';
   const json = atob(payload.replaceAll('-', '+').replaceAll('_', '/'));
@@ -124,7 +124,8 @@ export class Session {
       const reply = await this.#ask({
         grant_type: 'refresh_token',
         refresh_token: stored.refreshToken,
-        ...(key === HOME ? {} : { tenant_id: key }),
+        // Always named: without it the token would stay where the last one was.
+        tenant_id: key === HOME ? stored.home : key,
       });
       // Signed out while the answer was on its way: it must not bring the session back.
       if (this.#stored !== stored) throw new SignedOut();

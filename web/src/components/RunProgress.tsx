@@ -2,12 +2,13 @@
  * A run under way: phase, figures, and how fresh they are. The amount of work is not known before the agent
  * has walked the folders, so there is no percentage to promise.
  */
-import { VisuallyHidden } from '@mantine/core';
 import { IconPlugConnectedX } from '@tabler/icons-react';
 import { Link } from '@tanstack/react-router';
-import type { Live } from '../api/useRunLive';
+import type { Run } from '../api/types';
+import { useRunLive, type Live } from '../api/useRunLive';
 import { formatDuration, formatRelative } from '../format/time';
 import { useWords } from '../i18n/useWords';
+import { useAnnounce } from './Announcer';
 import { useNow, useSecond } from './useNow';
 import classes from './RunProgress.module.css';
 
@@ -91,13 +92,12 @@ export function RunProgress({ live, name, linked = false }: RunProgressProps) {
   );
 }
 
-/** Says the end of a run aloud, once; percentages and phases stay silent. */
-export function RunEndAnnouncer({ live, name }: { live: Live; name: string }) {
+/** Follows a run of the workload called `name` and says its end aloud, once; figures stay silent. */
+export function useNamedRun(run: Run, name: string, enabled = true): Live {
   const { t } = useWords();
-  const ended = live.feed === 'ended' ? t('run.announceEnd', { name, state: t(`runState.${live.run.state}`) }) : '';
-  return (
-    <VisuallyHidden role="status" aria-live="polite">
-      {ended}
-    </VisuallyHidden>
-  );
+  const announce = useAnnounce();
+  return useRunLive(run, {
+    enabled,
+    onEnd: ({ state }) => announce(t('run.announceEnd', { name, state: t(`runState.${state}`) })),
+  });
 }

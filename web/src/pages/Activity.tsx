@@ -20,7 +20,7 @@ const route = getRouteApi('/inside/t/$tenant/activity');
 /** Words for an action; one the portal does not know yet shows as it is recorded. */
 function useActionWords(): (action: string) => string {
   const { t } = useWords();
-  return (action) => t(`audit.${action.replaceAll('.', '_') as 'run_created'}`, { defaultValue: action });
+  return (action) => t(`audit.${action.replaceAll('.', '_') as 'run_queued'}`, { defaultValue: action });
 }
 
 const shown = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));

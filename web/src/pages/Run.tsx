@@ -6,7 +6,6 @@ import { getRouteApi, Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { cancelRun, runQuery, workloadQuery } from '../api/queries';
 import { isActive, type Run, type RunException } from '../api/types';
-import { useRunLive } from '../api/useRunLive';
 import { useApi } from '../app/context';
 import { DataTable, type Column } from '../components/DataTable';
 import { Dialog } from '../components/Dialog';
@@ -14,7 +13,7 @@ import { LinkButton } from '../components/LinkButton';
 import { Loaded } from '../components/Loaded';
 import { Card, Facts, Page } from '../components/Page';
 import { ProblemNote } from '../components/Problem';
-import { RunEndAnnouncer, RunProgress } from '../components/RunProgress';
+import { RunProgress, useNamedRun } from '../components/RunProgress';
 import { tookMs } from '../components/RunTable';
 import { RunStatus } from '../components/Status';
 import { When } from '../components/When';
@@ -123,10 +122,10 @@ function Exceptions({ run }: { run: Run }) {
 function RunView({ run: given }: { run: Run }) {
   const { t } = useWords();
   const { api } = useApi();
-  const live = useRunLive(given);
+  const workload = useQuery(workloadQuery(api, given.tenant_id, given.workload_id));
+  const name = workload.data?.name ?? '…';
+  const live = useNamedRun(given, name);
   const { run } = live;
-  const workload = useQuery(workloadQuery(api, run.tenant_id, run.workload_id));
-  const name = workload.data?.name ?? t('run.title');
   const active = isActive(run);
   return (
     <Page
@@ -164,7 +163,6 @@ function RunView({ run: given }: { run: Run }) {
         )
       }
     >
-      <RunEndAnnouncer live={live} name={name} />
       {active && (
         <Card>
           <RunProgress live={live} name={name} />

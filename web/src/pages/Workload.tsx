@@ -6,13 +6,12 @@ import { getRouteApi, Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { agentsQuery, runsQuery, snapshotQuery, snapshotsQuery, workloadQuery } from '../api/queries';
 import { isActive, type Run, type Workload } from '../api/types';
-import { useRunLive } from '../api/useRunLive';
 import { useApi } from '../app/context';
 import { Loaded, LoadMore } from '../components/Loaded';
 import { Card, Empty, Facts, Page } from '../components/Page';
 import { ProblemNote } from '../components/Problem';
 import { protectionOf } from '../components/protection';
-import { RunEndAnnouncer, RunProgress } from '../components/RunProgress';
+import { RunProgress, useNamedRun } from '../components/RunProgress';
 import { RunNow } from '../components/RunNow';
 import { ProtectionStatus } from '../components/Status';
 import { Strip } from '../components/Strip';
@@ -26,16 +25,12 @@ import classes from './pages.module.css';
 const route = getRouteApi('/inside/t/$tenant/workloads/$workload');
 
 function Current({ run, name }: { run: Run; name: string }) {
-  const live = useRunLive(run);
+  const live = useNamedRun(run, name);
+  if (!isActive(live.run)) return null;
   return (
-    <>
-      <RunEndAnnouncer live={live} name={name} />
-      {isActive(live.run) && (
-        <Card>
-          <RunProgress live={live} name={name} linked />
-        </Card>
-      )}
-    </>
+    <Card>
+      <RunProgress live={live} name={name} linked />
+    </Card>
   );
 }
 

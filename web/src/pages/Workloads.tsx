@@ -5,8 +5,7 @@ import { useInfiniteQuery, useQueries, useQuery } from '@tanstack/react-query';
 import { getRouteApi, Link } from '@tanstack/react-router';
 import { useState } from 'react';
 import { agentsQuery, runsQuery, snapshotQuery, workloadsQuery } from '../api/queries';
-import { isActive, type Agent, type Run, type Snapshot, type Workload } from '../api/types';
-import { useRunLive } from '../api/useRunLive';
+import { hasFailed, isActive, type Agent, type Run, type Snapshot, type Workload } from '../api/types';
 import { useApi } from '../app/context';
 import { DataTable, type Column } from '../components/DataTable';
 import { EnrolDialog } from '../components/EnrolDialog';
@@ -14,9 +13,9 @@ import { Loaded, LoadMore } from '../components/Loaded';
 import { Card, Empty, Page } from '../components/Page';
 import { ProblemNote } from '../components/Problem';
 import { protectionOf, type Protection } from '../components/protection';
-import { RunEndAnnouncer, RunProgress } from '../components/RunProgress';
+import { RunProgress, useNamedRun } from '../components/RunProgress';
 import { RunNow } from '../components/RunNow';
-import { ProtectionStatus } from '../components/Status';
+import { ProtectionStatus, RunStatus } from '../components/Status';
 import { useNow } from '../components/useNow';
 import { When } from '../components/When';
 import { useWords } from '../i18n/useWords';
@@ -32,6 +31,7 @@ interface Row {
   agent: Agent | undefined;
   last: Snapshot | undefined;
   protection: Protection;
+  /** Under way, or the newest one if it came to nothing. */
   run: Run | undefined;
   streamed: boolean;
 }
@@ -45,11 +45,13 @@ function useRows(tenant: string, workloads: Workload[]): Row[] {
   const lastIds = workloads.flatMap((workload) => workload.last_snapshot_id ?? []);
   const lasts = useQueries({ queries: lastIds.map((id) => snapshotQuery(api, tenant, id)) });
   const snapshots = new Map(lasts.flatMap(({ data }) => (data ? [[data.id, data] as const] : [])));
-  const active = (runs.data?.pages[0]?.items ?? []).filter(isActive);
+  const recent = runs.data?.pages[0]?.items ?? [];
+  const active = recent.filter(isActive);
   const streams = new Set(active.slice(0, MAX_STREAMS).map((run) => run.id));
   return workloads.map((workload) => {
     const last = snapshots.get(workload.last_snapshot_id ?? '');
-    const run = active.find((candidate) => candidate.workload_id === workload.id);
+    const own = recent.filter((candidate) => candidate.workload_id === workload.id);
+    const run = own.find(isActive) ?? own.slice(0, 1).find(hasFailed);
     return {
       workload,
       last,
@@ -62,13 +64,28 @@ function useRows(tenant: string, workloads: Workload[]): Row[] {
 }
 
 function LiveRow({ run, row }: { run: Run; row: Row }) {
-  const live = useRunLive(run, row.streamed);
+  const { name } = row.workload;
+  const live = useNamedRun(run, name, row.streamed);
+  return isActive(live.run) ? <RunProgress live={live} name={name} linked /> : null;
+}
+
+/** The newest run came to nothing: said here, where one looks for "am I protected?". */
+function FailedRow({ run }: { run: Run }) {
+  const { t } = useWords();
   return (
-    <>
-      <RunEndAnnouncer live={live} name={row.workload.name} />
-      {isActive(live.run) && <RunProgress live={live} name={row.workload.name} linked />}
-    </>
+    <div className={classes.failed}>
+      <RunStatus state={run.state} />
+      {run.error && <span lang="en">{run.error}</span>}
+      <Link to="/t/$tenant/runs/$run" params={{ tenant: run.tenant_id, run: run.id }} className={classes.link}>
+        {t('run.details')}
+      </Link>
+    </div>
   );
+}
+
+function BelowRow({ row }: { row: Row }) {
+  if (!row.run) return null;
+  return isActive(row.run) ? <LiveRow run={row.run} row={row} /> : <FailedRow run={row.run} />;
 }
 
 function Verdict({ rows, machines }: { rows: Row[]; machines: number }) {
@@ -169,7 +186,7 @@ function useColumns(onError: (error: unknown) => void): Column<Row>[] {
       header: t('workloads.actions'),
       headerHidden: true,
       align: 'end',
-      cell: ({ workload, run }) => <RunNow workload={workload} busy={run !== undefined} onError={onError} />,
+      cell: ({ workload, run }) => <RunNow workload={workload} busy={run !== undefined && isActive(run)} onError={onError} />,
     },
   ];
 }
@@ -211,7 +228,7 @@ function WorkloadTable({ rows }: { rows: Row[] }) {
             onSort={(next) =>
               void navigate({ search: ({ sort: _, ...rest }) => (next ? { ...rest, sort: next } : rest), replace: true })
             }
-            below={(row) => row.run && <LiveRow run={row.run} row={row} />}
+            below={(row) => row.run && <BelowRow row={row} />}
           />
         ) : (
           <div className={classes.toolbar}>

@@ -73,7 +73,7 @@ const workload = (n, agentNo, name, paths) => ({
 });
 
 export const workloads = [
-  workload(1, 1, 'files-01', ['/srv/share', '/etc']),
+  workload(1, 1, 'files-01', ['/srv/share', '/var']),
   workload(2, 2, 'db-02', ['/var/backups/postgres']),
   workload(3, 3, 'depot-kiel', ['/home', '/opt/lager']),
 ];
@@ -126,18 +126,20 @@ const entry = (folder, name, kind, size = 0, extra = {}) => ({
 export function entriesOf(path) {
   switch (path) {
     case '/':
-      return [entry('/', 'etc', 'directory'), entry('/', 'srv', 'directory')];
+      return [entry('/', 'srv', 'directory'), entry('/', 'var', 'directory')];
     case '/srv':
       return [entry('/srv', 'share', 'directory', 0, { uid: 1000, gid: 1000 })];
     case '/srv/share':
       return [
         entry(path, 'accounts', 'directory'), entry(path, 'archive', 'directory'), entry(path, 'contracts', 'directory'), entry(path, 'empty', 'directory'),
         entry(path, 'caf\ufffd', 'directory', 0, { path_b64: bytes('/srv/share/caf\xe9').toString('base64') }),
-        entry(path, 'many', 'directory'), entry(path, 'Fahrpläne 2026.xlsx', 'file', 812_441, { uid: 1000, gid: 1000 }), entry(path, 'README.txt', 'file', 911),
+        entry(path, 'documents', 'directory'), entry(path, 'Fahrpläne 2026.xlsx', 'file', 812_441, { uid: 1000, gid: 1000 }), entry(path, 'README.txt', 'file', 911),
         entry(path, 'customer-correspondence-with-a-really-long-name-that-has-to-be-cut-somewhere.docx', 'file', 34 * MIB), entry(path, 'current', 'symlink', 0, { link_target: 'archive/2026' }),
         entry(path, 'disk.img', 'file', 5 * GIB), entry(path, 'notify', 'fifo'), entry(path, 'app.sock', 'socket'), entry(path, 'run.sh', 'file', 1440, { mode: 0o755 }),
       ];
-    case '/srv/share/many':
+    case '/srv/share/documents':
+      return [entry(path, 'many', 'directory'), entry(path, 'report.bin', 'file', 3 * MIB)];
+    case '/srv/share/documents/many':
       return Array.from({ length: 25_000 }, (_, i) => entry(path, `scan-${String(i).padStart(5, '0')}.tif`, 'file', 64_000 + i * 31));
     case '/srv/share/empty':
       return [];
@@ -146,9 +148,9 @@ export function entriesOf(path) {
     case '/srv/share/accounts':
     case '/srv/share/archive':
     case '/srv/share/contracts':
-    case '/etc':
+    case '/var':
       return [entry(path, 'hostname', 'file', 9), entry(path, 'hosts', 'file', 221), entry(path, 'ssh', 'directory')];
-    case '/etc/ssh':
+    case '/var/ssh':
       return [entry(path, 'sshd_config', 'file', 3287, { mode: 0o600 })];
     default:
       return null;

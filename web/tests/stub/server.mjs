@@ -16,7 +16,8 @@ import { agents, audit, entriesOf, id, iso, people, record, runs, snapshots, TEN
 const { values } = parseArgs({ options: { port: { type: 'string', default: '4180' }, state: { type: 'string' } } });
 const port = Number(values.port);
 const dist = fileURLToPath(new URL('../../dist', import.meta.url));
-const CSP = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+// The platform's own policy (crates/everhold/src/portal.rs).
+const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2' };
 const LIFE_S = 300;
 
@@ -123,7 +124,7 @@ function createRun(tenantId, body, claims) {
   if (workload.name === 'db-02') refuse(409, 'no_sources', 'reject', 'The workload has never run from a list of paths.');
   const run = { id: id('run', Date.now()), tenant_id: tenantId, workload_id: workload.id, agent_id: workload.agent_id, trigger: 'manual', state: 'queued', source: { paths: workload.paths, excludes: [], tags: {} }, created_at: iso(Date.now()), cancel_requested: false, progress: { files: 0, source_bytes: 0, new_bytes: 0, stored_bytes: 0, exceptions: 0, phase: '' }, exceptions: [] };
   runs.unshift(run);
-  record(tenantId, 'run.created', { kind: 'user', id: claims.sub }, 'run', run.id);
+  record(tenantId, 'run.queued', { kind: 'user', id: claims.sub }, 'run', run.id);
   drive(run, workload);
   return run;
 }
@@ -184,7 +185,7 @@ function answer(request, url, body, response) {
   if (url.pathname === '/v1/auth/revoke') return refreshTokens.delete(body.refresh_token) && null;
   const claims = claimsOf(request);
   if (url.pathname === '/v1/me') return me(claims);
-  if (url.pathname === '/v1/tenants') return page(tenants.filter((tenant) => tenant.parent_id === claims.ten), query);
+  if (url.pathname === '/v1/tenants') return page(tenants.filter((tenant) => [tenant.id, tenant.parent_id].includes(claims.ten)), query);
   const [, , , tenantId, ...rest] = url.pathname.split('/');
   return inTenant(tenantId, rest, { method: request.method, query, body, claims, response });
 }
