@@ -20,7 +20,7 @@ use domain::{
 use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupError, Reuse, Writer},
-    tree::{Entry, FileTime, Xattr},
+    tree::{Entry, FileTime},
 };
 
 use super::{
@@ -124,13 +124,27 @@ impl<'a> Feeder<'a> {
         if !before.looks_unchanged(&entry) || before.flags & Entry::INCOMPLETE != 0 {
             return None;
         }
+        entry.kind = before.kind;
         // Attributes cannot change without the ctime.
-        let xattrs: Vec<Xattr> = before.xattrs;
-        entry.xattrs = xattrs;
+        entry.xattrs = before.xattrs;
         entry.user = self.names.user(stat.uid).map(|name| name.as_bytes().to_vec());
         entry.group = self.names.group(stat.gid).map(|name| name.as_bytes().to_vec());
         entry.hardlink = self.groups.of(stat);
         Some(entry)
+    }
+
+    /// A further name of a file that was read under its first one.
+    fn is_known_link(&mut self, found: &Found) -> Result<bool, FeedError> {
+        let Some(group) = self.groups.of(&found.meta.stat) else { return Ok(false) };
+        let entry = to_entry(found.clone(), Some(group));
+        match self.writer.add_link(entry) {
+            Ok(Reuse::Taken) => {
+                self.count(found.meta.stat.size);
+                Ok(true)
+            }
+            Ok(Reuse::ReadAgain) => Ok(false),
+            Err(error) => self.unless_only_this(&found.path, error).map(|()| true),
+        }
     }
 
     fn read_file(&mut self, found: Found, mut content: OpenFile) -> Result<(), FeedError> {
@@ -227,6 +241,9 @@ impl Visitor for Feeder<'_> {
     }
 
     fn file(&mut self, found: Found, content: OpenFile) -> Result<(), FeedError> {
+        if self.is_known_link(&found)? {
+            return Ok(());
+        }
         self.read_file(found, content)
     }
 

@@ -4,7 +4,7 @@
 //! last piece is in and its metadata is set. A file with a piece that cannot be had is removed and told.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     os::{fd::AsFd as _, unix::fs::FileExt as _},
     sync::{
@@ -13,13 +13,14 @@ use std::{
     },
 };
 
+use domain::PackId;
 use rustix::{
     fs::{FallocateFlags, fallocate, ftruncate},
     io::Errno,
 };
 use vault::{
-    restore::{Delivery, Item, PackPlan, plan, read_pack},
-    snapshot::ReadError,
+    restore::{Delivery, Item, PackPlan, Plan, plan, read_pack},
+    snapshot::{ReadError, Reader},
     tree::Entry,
 };
 
@@ -61,7 +62,7 @@ impl Slot<'_> {
 
 /// Writes all files.
 pub fn write_all(work: &Work<'_>, files: &[Entry]) -> Result<Written, RestoreError> {
-    let plan = plan(work.reader, (0_u64..).zip(files))?;
+    let plan = plan_around_losses(work.reader, files);
     let mut pieces: HashMap<u64, usize> = HashMap::new();
     for item in plan.packs.iter().flat_map(|pack| &pack.items) {
         *pieces.entry(item.file).or_default() += 1;
@@ -99,6 +100,37 @@ pub fn write_all(work: &Work<'_>, files: &[Entry]) -> Result<Written, RestoreErr
     });
     crew.sweep();
     Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The plan of everything; when something stands in its way, of every file for itself, so that a lost
+/// pack costs the files in it and no others.
+fn plan_around_losses(reader: &Reader, files: &[Entry]) -> Plan {
+    if let Ok(plan) = plan(reader, (0_u64..).zip(files)) {
+        return plan;
+    }
+    // What can be opened is known from here on, and looked up without the rest.
+    for pack in reader.frames().packs() {
+        let _ = reader.frames().open(pack);
+    }
+    let mut whole = Plan::default();
+    let mut packs: BTreeMap<PackId, PackPlan> = BTreeMap::new();
+    for (number, entry) in (0_u64..).zip(files) {
+        match plan(reader, [(number, entry)]) {
+            Ok(part) => {
+                whole.holes.extend(part.holes);
+                whole.unreadable.extend(part.unreadable);
+                for part in part.packs {
+                    match packs.get_mut(&part.pack.id) {
+                        Some(known) => known.items.extend(part.items),
+                        None => drop(packs.insert(part.pack.id, part)),
+                    }
+                }
+            }
+            Err(error) => whole.unreadable.push((number, error.to_string())),
+        }
+    }
+    whole.packs = packs.into_values().collect();
+    whole
 }
 
 /// What the workers share.

@@ -444,7 +444,7 @@ fn grow(base: &Path, growth: &Growth) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_tree_comes_back_as_it_was(
