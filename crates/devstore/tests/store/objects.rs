@@ -245,7 +245,7 @@ async fn a_copy_takes_content_and_metadata_but_no_lock() {
     let other = copy("other").metadata_directive(MetadataDirective::Replace).metadata("b", "2");
     other.send().await.expect("copied");
     let other = admin.head_object().bucket(VAULT).key("other").send().await.expect("there");
-    assert_eq!(other.metadata().map(|m| m.len()), Some(1));
+    assert_eq!(other.metadata().map(std::collections::HashMap::len), Some(1));
     assert_eq!(code(copy("from").send().await), "InvalidRequest");
     let failed = copy("x").copy_source_if_match("\"other\"").send().await;
     assert_eq!(code(failed), "PreconditionFailed");

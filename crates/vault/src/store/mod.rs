@@ -5,7 +5,10 @@
 //! lock, create-only where the store can), everything after it goes by version id, and nothing is
 //! deleted without a [`crate::guard::DeleteWarrant`]. It must not know tenants, packs or SQL.
 
+mod buckets;
+mod clients;
 mod error;
+mod grants;
 mod keys;
 pub mod probe;
 mod s3;

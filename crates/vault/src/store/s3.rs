@@ -5,34 +5,28 @@
 //! outcome, not an error. It must not decide what may be deleted or kept: warrants and dates come
 //! from outside.
 
-use std::{ops::Range, sync::Arc, time::SystemTime};
+use std::{ops::Range, sync::Arc};
 
-use aws_credential_types::Credentials as SdkCredentials;
 use aws_sdk_s3::{
     Client,
-    config::{
-        BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        retry::RetryConfig, timeout::TimeoutConfig,
-    },
     operation::head_object::HeadObjectOutput,
-    presigning::PresigningConfig,
-    primitives::{ByteStream, DateTime},
+    primitives::ByteStream,
     types::{
-        BucketLocationConstraint, BucketVersioningStatus, ChecksumAlgorithm, ChecksumMode,
-        CreateBucketConfiguration, ObjectLockEnabled, ObjectLockLegalHoldStatus, ObjectLockMode,
-        ObjectLockRetention, ObjectLockRetentionMode, VersioningConfiguration,
+        ChecksumAlgorithm, ChecksumMode, ObjectLockLegalHoldStatus, ObjectLockMode,
+        ObjectLockRetention, ObjectLockRetentionMode,
     },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use domain::Timestamp;
 use md5::{Digest as _, Md5};
-use object_store::{GetOptions, ObjectStore as _, aws::AmazonS3, aws::AmazonS3Builder};
+use object_store::{GetOptions, ObjectStore as _, aws::AmazonS3};
 use sha2::Sha256;
 
 use super::{
-    CONTENT_TYPE, Credentials, Deletion, ListedVersion, LockMode, ObjectFacts, PresignedRequest,
-    PutGrant, StoreConfig, StoreError, VersionCursor, VersionPage,
+    CONTENT_TYPE, Deletion, ListedVersion, LockMode, ObjectFacts, StoreConfig, StoreError,
+    VersionCursor, VersionPage,
+    clients::{client, our_date, reader, sdk_date},
 };
 use crate::guard::DeleteWarrant;
 
@@ -59,55 +53,6 @@ pub(super) struct Inner {
     pub key_reader: AmazonS3,
 }
 
-pub(super) fn client(config: &StoreConfig, credentials: &Credentials) -> Client {
-    let keys = SdkCredentials::from_keys(&credentials.access_key, &credentials.secret_key, None);
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(std::time::Duration::from_secs(10))
-        .operation_attempt_timeout(std::time::Duration::from_secs(120))
-        .build();
-    let builder = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(config.region.clone()))
-        .credentials_provider(keys)
-        .force_path_style(config.path_style)
-        // With the default the SDK pins a CRC32 of the empty body into presigned puts, and stores
-        // other than AWS refuse its trailers.
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .retry_config(RetryConfig::standard())
-        .timeout_config(timeouts);
-    let builder = match &config.endpoint {
-        Some(endpoint) => builder.endpoint_url(endpoint.as_str()),
-        None => builder,
-    };
-    Client::from_conf(builder.build())
-}
-
-pub(super) fn reader(config: &StoreConfig, bucket: &str, keys: &Credentials) -> Result<AmazonS3> {
-    let builder = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region(&config.region)
-        .with_access_key_id(&keys.access_key)
-        .with_secret_access_key(&keys.secret_key)
-        .with_virtual_hosted_style_request(!config.path_style);
-    let builder = match &config.endpoint {
-        Some(endpoint) => builder
-            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
-            .with_allow_http(endpoint.scheme() == "http"),
-        None => builder,
-    };
-    builder.build().map_err(StoreError::configuration)
-}
-
-pub(super) fn sdk_date(moment: Timestamp) -> DateTime {
-    DateTime::from_secs(moment.ceil_to_second().unix_secs())
-}
-
-pub(super) fn our_date(date: &DateTime) -> Option<Timestamp> {
-    let whole = Timestamp::from_unix_secs(date.secs())?;
-    Some(whole + std::time::Duration::from_nanos(u64::from(date.subsec_nanos())))
-}
-
 impl S3Store {
     /// Builds the clients. Does not speak to the endpoint yet.
     #[expect(clippy::unused_async, reason = "the contract leaves room for fetched credentials")]
@@ -130,72 +75,8 @@ impl S3Store {
         &self.inner.config
     }
 
-    fn bucket(&self) -> &str {
+    pub(super) fn bucket(&self) -> &str {
         &self.inner.config.bucket
-    }
-
-    /// Signs one upload. Pure computation.
-    pub async fn presign_put(&self, grant: &PutGrant) -> Result<PresignedRequest> {
-        self.presign_put_from(grant, None).await
-    }
-
-    /// As [`S3Store::presign_put`], with the URL's start given (for the probe).
-    pub(super) async fn presign_put_from(
-        &self,
-        grant: &PutGrant,
-        start: Option<Timestamp>,
-    ) -> Result<PresignedRequest> {
-        if grant.lock_until <= grant.now {
-            return Err(StoreError::Configuration("the lock would be over already".into()));
-        }
-        let pins = self.inner.config.capabilities;
-        let length = i64::try_from(grant.length).map_err(StoreError::configuration)?;
-        let mut put = self
-            .inner
-            .ingest
-            .put_object()
-            .bucket(self.bucket())
-            .key(&grant.key)
-            .content_length(length)
-            .content_type(CONTENT_TYPE)
-            .object_lock_mode(ObjectLockMode::Compliance)
-            .object_lock_retain_until_date(sdk_date(grant.lock_until));
-        if pins.create_only {
-            put = put.if_none_match("*");
-        }
-        // A store that is said to know neither would take any body: then both are pinned anyway.
-        if pins.content_md5 || !pins.checksum_sha256 {
-            put = put.content_md5(STANDARD.encode(grant.md5));
-        }
-        if pins.checksum_sha256 || !pins.content_md5 {
-            put = put
-                .checksum_algorithm(ChecksumAlgorithm::Sha256)
-                .checksum_sha256(STANDARD.encode(grant.sha256));
-        }
-        let signing = presigning(grant.expires_in, start)?;
-        let signed =
-            put.presigned(signing).await.map_err(|e| StoreError::from_sdk("presign_put", e))?;
-        Ok(presigned(&signed))
-    }
-
-    /// Signs one read of one version.
-    pub async fn presign_get(
-        &self,
-        key: &str,
-        version_id: &str,
-        expires_in: std::time::Duration,
-    ) -> Result<PresignedRequest> {
-        let get = self
-            .inner
-            .restore
-            .get_object()
-            .bucket(self.bucket())
-            .key(key)
-            .version_id(version_id)
-            .presigned(presigning(expires_in, None)?)
-            .await
-            .map_err(|e| StoreError::from_sdk("presign_get", e))?;
-        Ok(presigned(&get))
     }
 
     /// What the store says about a version (the newest one of the key when `None`), asked with the
@@ -394,59 +275,6 @@ impl S3Store {
             .flatten();
         Ok(VersionPage { versions, next })
     }
-
-    /// Makes the two buckets where they are missing, with the administrator's key, and checks that
-    /// the vault bucket has Object Lock.
-    pub async fn ensure_buckets(&self) -> Result<()> {
-        let admin = self.inner.admin.as_ref().ok_or_else(|| {
-            StoreError::Configuration("making buckets needs an administrator's key".into())
-        })?;
-        let config = &self.inner.config;
-        make_bucket(admin, config, &config.bucket, true).await?;
-        make_bucket(admin, config, &config.key_bucket, false).await?;
-        let versioned =
-            VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        admin
-            .put_bucket_versioning()
-            .bucket(&config.key_bucket)
-            .versioning_configuration(versioned)
-            .send()
-            .await
-            .map_err(|e| StoreError::from_sdk("put_bucket_versioning", e))?;
-        let lock = admin
-            .get_object_lock_configuration()
-            .bucket(&config.bucket)
-            .send()
-            .await
-            .map_err(|e| StoreError::from_sdk("get_object_lock", e))?;
-        let enabled = lock.object_lock_configuration().and_then(|lock| lock.object_lock_enabled());
-        if enabled != Some(&ObjectLockEnabled::Enabled) {
-            let text = format!("bucket {} has no Object Lock", config.bucket);
-            return Err(StoreError::Configuration(text));
-        }
-        Ok(())
-    }
-}
-
-async fn make_bucket(admin: &Client, config: &StoreConfig, name: &str, locked: bool) -> Result<()> {
-    let mut create = admin.create_bucket().bucket(name);
-    if locked {
-        create = create.object_lock_enabled_for_bucket(true);
-    }
-    if config.region != "us-east-1" {
-        let place = BucketLocationConstraint::from(config.region.as_str());
-        let place = CreateBucketConfiguration::builder().location_constraint(place).build();
-        create = create.create_bucket_configuration(place);
-    }
-    match create.send().await.map_err(|e| StoreError::from_sdk("create_bucket", e)) {
-        Ok(_) => Ok(()),
-        Err(StoreError::Rejected { code, .. })
-            if code == "BucketAlreadyOwnedByYou" || code == "BucketAlreadyExists" =>
-        {
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
 }
 
 pub(super) async fn put_retention(
@@ -472,25 +300,6 @@ pub(super) async fn put_retention(
         .await
         .map_err(|e| StoreError::from_sdk("put_retention", e))?;
     Ok(())
-}
-
-fn presigning(
-    expires_in: std::time::Duration,
-    start: Option<Timestamp>,
-) -> Result<PresigningConfig> {
-    let mut signing = PresigningConfig::builder().expires_in(expires_in);
-    if let Some(start) = start {
-        signing = signing.start_time(SystemTime::from(start.to_offset()));
-    }
-    signing.build().map_err(StoreError::configuration)
-}
-
-fn presigned(request: &aws_sdk_s3::presigning::PresignedRequest) -> PresignedRequest {
-    PresignedRequest {
-        method: request.method().to_owned(),
-        url: request.uri().to_owned(),
-        headers: request.headers().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-    }
 }
 
 /// A plain read through object_store.

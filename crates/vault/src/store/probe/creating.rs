@@ -7,7 +7,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::{Finding, Verdict, context::Context, fail, unsupported};
-use crate::store::{LockMode, StoreError, s3::sdk_date};
+use crate::store::{LockMode, StoreError, clients::sdk_date};
 
 pub(super) async fn granted_upload_is_stored_with_its_lock(cx: &Context) -> Verdict {
     let base = cx.base().await?;

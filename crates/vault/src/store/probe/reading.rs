@@ -6,7 +6,7 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use bytes::Bytes;
 
 use super::{Finding, Verdict, context::Context, explain, fail};
-use crate::store::{PresignedRequest, s3::our_date};
+use crate::store::{PresignedRequest, clients::our_date};
 
 /// Signed requests of a host further off than this fail sooner or later.
 const SKEW: Duration = Duration::from_secs(60);
