@@ -6,7 +6,7 @@ use auth::{
     AuthConfig, Secret,
     bootstrap::{self, Account, Bootstrap, Installed, Place},
 };
-use authz::{Role, TenantKind, User};
+use authz::{Role, Scope, ScopeReason, TenantKind, User};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -112,6 +112,16 @@ impl App {
     /// For looking and for planting: row security does not bind it.
     pub async fn superuser(&self) -> PgConnection {
         self.test.database().superuser().await.expect("superuser")
+    }
+
+    /// Opens every connection of the pool. A race over the one a fresh pool has is none: it is a queue.
+    pub async fn warm_up(&self) {
+        let scope =
+            Scope::without_permit(self.places.tenant.tenant_id, ScopeReason::PresentedCredential);
+        let connections = (0..6).map(|_| pg::TenantTx::begin(&self.platform().db, scope));
+        for connection in futures::future::join_all(connections).await {
+            connection.expect("opens");
+        }
     }
 
     pub fn advance(&self, seconds: u64) {

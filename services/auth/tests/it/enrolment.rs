@@ -43,6 +43,7 @@ async fn of_many_racing_machines_exactly_as_many_as_the_token_is_good_for_get_in
     let app = App::start().await;
     let tenant = app.places.tenant.tenant_id;
     let token = app.mint(tenant, 3).await;
+    app.warm_up().await;
     let tries: Vec<_> = (0..30)
         .map(|_| {
             let body = Machine::fresh(tenant).enrol(&token);
@@ -79,6 +80,7 @@ async fn a_machine_whose_reply_was_lost_asks_again_and_gets_the_same_answer() {
     let machine = Machine::fresh(tenant);
     let first = app.post("/v1/enrol", "", machine.enrol(&token)).await.expect(201);
     // In parallel too, against itself.
+    app.warm_up().await;
     let tries: Vec<_> = (0..10)
         .map(|_| {
             let request = request(Method::POST, "/v1/enrol", "", Some(machine.enrol(&token)));

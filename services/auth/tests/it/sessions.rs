@@ -98,6 +98,7 @@ async fn of_fifty_parallel_uses_exactly_one_wins_and_the_family_ends() {
     let app = App::start().await;
     let first = app.sign_in("admin@praxis.example", PASSWORD, None).await.expect(200);
     let body = json!({"grant_type": "refresh_token", "refresh_token": first["refresh_token"]});
+    app.warm_up().await;
     let tries: Vec<_> = (0..50)
         .map(|_| {
             let request = request(Method::POST, "/v1/auth/token", "", Some(body.clone()));
