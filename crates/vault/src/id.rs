@@ -123,6 +123,11 @@ impl IdKeys {
         }
     }
 
+    /// The id keys of a vault.
+    pub fn of(keys: &crate::keys::VaultKeys) -> Self {
+        Self::new(keys.id_secret())
+    }
+
     /// The id of a frame's plaintext.
     pub fn chunk(&self, kind: FrameKind, plaintext: &[u8]) -> ChunkId {
         ChunkId(keyed(&self.frames[usize::from(kind.code())], plaintext))

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The nodes of a tree, out of the packs.
-impl NodeSource for Arc<Frames> {
+impl NodeSource for Frames {
     fn node(&self, id: &ChunkId) -> Result<Arc<Node>, TreeError> {
         let frame = self.frame(FrameKind::Node, id)?;
         Ok(Arc::new(Node::decode(&frame)?))

@@ -14,6 +14,12 @@ pub trait NodeSource {
     fn node(&self, id: &ChunkId) -> Result<Arc<Node>, TreeError>;
 }
 
+impl<S: NodeSource + ?Sized> NodeSource for Arc<S> {
+    fn node(&self, id: &ChunkId) -> Result<Arc<Node>, TreeError> {
+        (**self).node(id)
+    }
+}
+
 /// The tree cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {

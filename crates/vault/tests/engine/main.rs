@@ -2,5 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+mod chains;
 mod common;
+mod damage;
+mod hostile;
+mod model;
 mod roundtrip;
+mod trees;
+mod vectors;

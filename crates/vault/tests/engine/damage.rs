@@ -1,0 +1,357 @@
+//! No flipped bit, missing byte or misplaced part of any object goes unnoticed.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use domain::{PackId, RunId, SnapshotId};
+use vault::{
+    backup::PackSink as _,
+    id::{IdKeys, Sha256},
+    keys::{KitVault, Recipient, RecipientKind, RecoveryKit, Roster, VaultKeys, Wrap},
+    manifest::{ManifestError, SignedManifest},
+    pack::{OpenPack, PackError, PackKind, SealedPack},
+    receipt::{ForgetRecord, Receipt},
+    snapshot::ReadError,
+    verify,
+};
+
+use crate::common::{Done, Lab, Tree, dir, file, noise, read_back};
+
+fn small() -> Tree {
+    let mut tree: Tree = [dir(""), dir("d")].into();
+    tree.extend([file("d/a", "first file"), file("d/b", "second file".repeat(9))]);
+    tree.extend([file("d/c", noise(3, 70_000))]);
+    tree
+}
+
+fn packs(lab: &Lab) -> Vec<SealedPack> {
+    lab.bucket.packs.lock().unwrap().values().cloned().collect()
+}
+
+fn check(lab: &Lab, kind: PackKind, bytes: &[u8]) -> Result<(), PackError> {
+    let ids = IdKeys::of(&lab.keys);
+    OpenPack::check_whole(&lab.keys, &ids, kind, bytes).map(drop)
+}
+
+#[test]
+fn every_flipped_bit_of_a_pack_is_found_without_its_hash() {
+    let lab = Lab::new(10);
+    lab.backup(&small(), None);
+    for pack in packs(&lab) {
+        check(&lab, pack.kind, &pack.bytes).unwrap();
+        let mut bytes = pack.bytes.to_vec();
+        // Every byte of the small pack, every 61st of the larger one; another bit each time.
+        let step = if bytes.len() < 20_000 { 1 } else { 61 };
+        for at in (0..bytes.len()).step_by(step) {
+            bytes[at] ^= 1 << (at % 8);
+            assert!(check(&lab, pack.kind, &bytes).is_err(), "byte {at} of {:?}", pack.kind);
+            bytes[at] ^= 1 << (at % 8);
+        }
+    }
+}
+
+#[test]
+fn every_truncation_and_extension_of_a_pack_is_found() {
+    let lab = Lab::new(11);
+    lab.backup(&small(), None);
+    for pack in packs(&lab) {
+        let length = pack.bytes.len();
+        for cut in (0..length).step_by(if length < 20_000 { 17 } else { 997 }) {
+            assert!(check(&lab, pack.kind, &pack.bytes[..cut]).is_err());
+        }
+        let mut longer = pack.bytes.to_vec();
+        longer.push(0);
+        assert!(check(&lab, pack.kind, &longer).is_err());
+    }
+}
+
+#[test]
+fn a_damaged_pack_gives_right_bytes_or_an_error_never_wrong_bytes() {
+    let lab = Lab::new(12);
+    let done = lab.backup(&small(), None);
+    let right = read_back(&lab.reader(&done));
+    for pack in packs(&lab) {
+        for at in (0..pack.bytes.len()).step_by(101) {
+            let mut bytes = pack.bytes.to_vec();
+            bytes[at] ^= 0x40;
+            let damaged = SealedPack { bytes: Bytes::from(bytes), ..pack.clone() };
+            lab.bucket.packs.lock().unwrap().insert(pack.sha256, damaged);
+            let reader = lab.reader(&done);
+            // An error at the root is an error as it should be.
+            let entries = reader.entries().into_iter().flatten().map_while(Result::ok);
+            for entry in entries.filter(vault::tree::Entry::is_file) {
+                let mut content = Vec::new();
+                if reader.read_file(&entry, &mut content).is_ok() {
+                    let key = vault::tree::path::key(&entry.path).unwrap();
+                    assert_eq!(content, right[&key].1);
+                }
+            }
+            assert!(!verify::deep(&reader, |_| ()).is_clean(), "byte {at}");
+        }
+        lab.bucket.emit(pack.clone()).unwrap();
+    }
+    assert!(verify::deep(&lab.reader(&done), |_| ()).is_clean());
+}
+
+#[test]
+fn a_pack_survives_the_loss_of_its_front_or_of_its_end() {
+    let lab = Lab::new(13);
+    let done = lab.backup(&small(), None);
+    let right = read_back(&lab.reader(&done));
+    for pack in packs(&lab) {
+        for range in [0..200, pack.bytes.len() - 300..pack.bytes.len()] {
+            let mut bytes = pack.bytes.to_vec();
+            bytes[range].fill(0xaa);
+            let damaged = SealedPack { bytes: Bytes::from(bytes), ..pack.clone() };
+            lab.bucket.packs.lock().unwrap().insert(pack.sha256, damaged);
+            assert_eq!(read_back(&lab.reader(&done)), right);
+        }
+        lab.bucket.emit(pack).unwrap();
+    }
+}
+
+#[test]
+fn frames_cannot_be_swapped_and_packs_cannot_be_spliced() {
+    let lab = Lab::new(14);
+    let mut tree = small();
+    tree.extend([file("d/e", noise(5, 70_000))]);
+    lab.backup(&tree, None);
+    let all = packs(&lab);
+    let pack = all.iter().find(|pack| pack.kind == PackKind::Data).unwrap();
+    let open = open(&lab, pack);
+    // Two frames of one length (noise is stored raw) change places.
+    let (a, b) = (0..pack.directory.len())
+        .flat_map(|a| (0..a).map(move |b| (a, b)))
+        .find(|(a, b)| {
+            let length = |at: u32| pack.directory.frames[at as usize].sealed_len;
+            length(*a) == length(*b)
+        })
+        .unwrap();
+    let (ra, rb) = (open.range(a).unwrap(), open.range(b).unwrap());
+    let cut = |r: &std::ops::Range<u64>| r.start as usize..r.end as usize;
+    let mut swapped = pack.bytes.to_vec();
+    swapped[cut(&ra)].copy_from_slice(&pack.bytes[cut(&rb)]);
+    swapped[cut(&rb)].copy_from_slice(&pack.bytes[cut(&ra)]);
+    assert_eq!(check(&lab, pack.kind, &swapped), Err(PackError::Frame));
+    // A metadata pack is no data pack, and the other way round.
+    assert_eq!(check(&lab, PackKind::Meta, &pack.bytes), Err(PackError::Foreign));
+    // Session, agent, sequence number, epoch: every field of the header is in the key.
+    for at in [47, 50, 70, 87] {
+        let mut moved = pack.bytes.to_vec();
+        let length = moved.len();
+        moved[at] ^= 1;
+        moved[length - 176 + at] ^= 1;
+        assert!(matches!(
+            check(&lab, pack.kind, &moved),
+            Err(PackError::Commitment | PackError::NoKey)
+        ));
+    }
+}
+
+fn open(lab: &Lab, pack: &SealedPack) -> OpenPack {
+    let read = |range: std::ops::Range<u64>| -> Result<Bytes, PackError> {
+        Ok(pack.bytes.slice(range.start as usize..range.end as usize))
+    };
+    OpenPack::open(&lab.keys, pack.kind, pack.bytes.len() as u64, read).unwrap()
+}
+
+#[test]
+fn a_pack_of_another_vault_or_key_is_refused() {
+    let (lab, other) = (Lab::new(15), Lab::new(16));
+    lab.backup(&small(), None);
+    other.backup(&small(), None);
+    let pack = packs(&lab).remove(0);
+    assert_eq!(check(&other, pack.kind, &pack.bytes), Err(PackError::Foreign));
+    // The same vault under another key: the commitment says so before anything is decrypted.
+    let keys = VaultKeys::generate(lab.keys.tenant(), lab.keys.vault(), &*other.ids);
+    let ids = IdKeys::of(&keys);
+    let refused = OpenPack::check_whole(&keys, &ids, pack.kind, &pack.bytes);
+    assert_eq!(refused.err(), Some(PackError::Commitment));
+}
+
+#[test]
+fn a_manifest_that_names_packs_of_another_session_does_not_read_them() {
+    let lab = Lab::new(17);
+    let done = lab.backup(&small(), None);
+    // Somebody stores one pack under the name of another.
+    let all = packs(&lab);
+    let stolen = SealedPack { bytes: all[1].bytes.clone(), ..all[0].clone() };
+    lab.bucket.packs.lock().unwrap().insert(all[0].sha256, stolen);
+    let reader = lab.reader(&done);
+    let read: Result<Vec<_>, ReadError> = reader.entries().and_then(Iterator::collect);
+    let contents = read.map(|entries| {
+        entries
+            .iter()
+            .filter(|e| e.is_file())
+            .map(|e| reader.read_file(e, &mut Vec::new()))
+            .collect()
+    });
+    assert!(!contents.is_ok_and(|all: Result<Vec<()>, _>| all.is_ok()));
+}
+
+fn flips(bytes: &[u8], refused: impl Fn(&[u8]) -> bool) {
+    let mut copy = bytes.to_vec();
+    for at in 0..copy.len() {
+        copy[at] ^= 1 << (at % 8);
+        assert!(refused(&copy), "flip in byte {at} of {} went unnoticed", copy.len());
+        copy[at] ^= 1 << (at % 8);
+    }
+    for cut in 0..bytes.len() {
+        assert!(refused(&bytes[..cut]), "cut at {cut}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_signed_object_is_found() {
+    let lab = Lab::new(18);
+    let Done { object, chain, .. } = lab.backup(&small(), None);
+    let roster = lab.roster();
+    flips(&object, |bytes| {
+        !SignedManifest::decode(chain[0].id, bytes).is_ok_and(|m| m.verify(&roster).is_ok())
+    });
+    flips(&lab.roster, |bytes| Roster::open(bytes, &[lab.root.authority()]).is_err());
+    let key = lab.agent_keys.signing_key();
+    let public = key.verifying_key().to_bytes();
+    let receipt = receipt(&lab, &chain[0]);
+    assert_eq!(Receipt::open(&receipt.sign(&key), &public).unwrap(), receipt);
+    flips(&receipt.sign(&key), |bytes| Receipt::open(bytes, &public).is_err());
+    let record = ForgetRecord {
+        tenant: receipt.tenant,
+        vault: receipt.vault,
+        snapshot: receipt.snapshot,
+        manifest: receipt.manifest,
+        manifest_sha256: receipt.manifest_sha256,
+        forgotten_at: lab.now,
+        by: "rule".into(),
+        reason: "expired".into(),
+    };
+    assert_eq!(ForgetRecord::open(&record.sign(&key), &public).unwrap(), record);
+    flips(&record.sign(&key), |bytes| ForgetRecord::open(bytes, &public).is_err());
+    // A signature for one kind of object is none for another.
+    assert!(Receipt::open(&record.sign(&key), &public).is_err());
+    assert!(SignedManifest::decode(chain[0].id, &receipt.sign(&key)).is_err());
+}
+
+fn receipt(lab: &Lab, manifest: &SignedManifest) -> Receipt {
+    Receipt {
+        tenant: lab.keys.tenant(),
+        vault: lab.keys.vault(),
+        workload: lab.workload,
+        agent: lab.agent,
+        run: RunId::fresh(&*lab.ids, lab.now),
+        session: lab.session(),
+        fence: 9,
+        snapshot: SnapshotId::fresh(&*lab.ids, lab.now),
+        manifest: manifest.id,
+        manifest_sha256: manifest.sha256,
+        manifest_version: "v1".into(),
+        committed_at: lab.now,
+        protect_until: lab.now,
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_wrap_or_descriptor_is_found() {
+    let lab = Lab::new(19);
+    let recipient = lab.agent_keys.recipient(lab.agent);
+    let wrap = lab.keys.wrap_for(1, recipient, &*lab.ids).unwrap();
+    let opens = |bytes: &[u8]| {
+        let wrap = Wrap::decode(bytes);
+        wrap.is_ok_and(|wrap| {
+            VaultKeys::open([&wrap], &recipient, lab.agent_keys.hpke_secret()).is_ok()
+        })
+    };
+    assert!(opens(&wrap.encode()));
+    flips(&wrap.encode(), |bytes| !opens(bytes));
+    let roster = lab.roster();
+    flips(&lab.descriptor.encode(), |bytes| {
+        let descriptor = vault::descriptor::VaultDescriptor::decode(bytes);
+        !descriptor.is_ok_and(|descriptor| roster.check_descriptor(&descriptor).is_ok())
+    });
+}
+
+#[test]
+fn a_kit_opens_its_vault_and_any_changed_character_of_it_is_found() {
+    let lab = Lab::new(20);
+    let wrap = lab.keys.wrap_for(1, lab.root.recipient(), &*lab.ids).unwrap();
+    let vault = KitVault {
+        vault: lab.keys.vault(),
+        descriptor: lab.descriptor.clone(),
+        roster: lab.roster.clone(),
+        wraps: vec![wrap],
+    };
+    let Lab { root, keys, now, .. } = lab;
+    let kit = RecoveryKit {
+        tenant: keys.tenant(),
+        created: now,
+        root,
+        vaults: vec![vault],
+        platform_roster_key: None,
+        receipt_key: Some([7; 32]),
+        location: [("bucket".to_owned(), "backups".to_owned())].into(),
+    };
+    let text = kit.to_json().unwrap();
+    let read = RecoveryKit::from_json(&text).unwrap();
+    let opened = read.rehearse().unwrap();
+    assert_eq!(opened[0].vault(), keys.vault());
+    assert_eq!(IdKeys::of(&opened[0]).file(b"x"), IdKeys::of(&keys).file(b"x"));
+    // Characters of the text for people may change; everything else is covered.
+    let body = text.find("\"checksum\"").unwrap();
+    let bytes = text.as_bytes();
+    for at in (body..bytes.len()).filter(|at| !bytes[*at].is_ascii_whitespace()) {
+        let mut changed = bytes.to_vec();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let same =
+            String::from_utf8(changed).is_ok_and(|text| RecoveryKit::from_json(&text).is_ok());
+        assert!(!same, "character {at}: {}", &text[at.saturating_sub(20)..at + 1]);
+    }
+}
+
+#[test]
+fn a_wrap_opens_for_its_recipient_alone() {
+    let lab = Lab::new(21);
+    let other = vault::keys::AgentKeys::generate(&*lab.ids);
+    let mine = lab.agent_keys.recipient(lab.agent);
+    let wrap = lab.keys.wrap_for(1, mine, &*lab.ids).unwrap();
+    assert!(VaultKeys::open([&wrap], &mine, other.hpke_secret()).is_err());
+    assert!(VaultKeys::open([&wrap], &other.recipient(lab.agent), other.hpke_secret()).is_err());
+    let low_order = Recipient::keyed(RecipientKind::Platform, [0; 32]);
+    assert!(lab.keys.wrap_for(1, low_order, &*lab.ids).is_err());
+    assert!(lab.keys.wrap_for(2, mine, &*lab.ids).is_err());
+}
+
+#[test]
+fn a_manifest_of_an_agent_that_is_not_on_the_roster_is_refused() {
+    let (lab, mallory) = (Lab::new(22), Lab::new(23));
+    let done = lab.backup(&small(), None);
+    let manifest = &done.chain[0].manifest;
+    let forged = manifest.sign(&mallory.agent_keys.signing_key());
+    let forged = SignedManifest::decode(PackId::fresh(&*lab.ids, lab.now), &forged).unwrap();
+    assert_eq!(forged.verify(&lab.roster()).err(), Some(ManifestError::Untrusted));
+    assert_eq!(done.chain[0].verify(&mallory.roster()).err(), Some(ManifestError::Foreign));
+}
+
+#[test]
+fn no_salt_and_no_nonce_is_used_twice() {
+    let lab = Lab::new(24);
+    let mut tree = small();
+    let mut last = lab.backup(&tree, None);
+    for n in 0..6 {
+        tree.extend([file(&format!("d/new{n}"), noise(100 + n, 1_500_000))]);
+        last = lab.increment(&tree, &last);
+    }
+    let mut salts = BTreeSet::new();
+    let mut ciphertexts = BTreeSet::new();
+    for pack in packs(&lab) {
+        assert_eq!(pack.sha256, Sha256::of(&pack.bytes));
+        assert!(salts.insert(open(&lab, &pack).header.salt), "a salt came twice");
+        // Equal first blocks of frames would betray an equal key stream over equal plaintext heads.
+        let open = open(&lab, &pack);
+        for index in 0..pack.directory.len() {
+            let start = open.range(index).unwrap().start as usize;
+            // Codec and raw length are the first five bytes; with the next eleven a clash is no accident.
+            assert!(ciphertexts.insert(pack.bytes[start..start + 16].to_vec()));
+        }
+    }
+    assert!(salts.len() > 10 && last.reread == 1);
+}
