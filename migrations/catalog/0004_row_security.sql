@@ -29,7 +29,7 @@ CREATE POLICY system_finds_silent_sessions ON catalog.sessions FOR SELECT TO eve
 GRANT SELECT (tenant_id, id, vault_id, state, opened_at, heartbeat_served_s) ON catalog.sessions TO everhold_catalog_system;
 CREATE POLICY system_finds_short_locks ON catalog.packs FOR SELECT TO everhold_catalog_system
     USING (state IN ('allocated', 'uploaded'));
-GRANT SELECT (tenant_id, id, session_id, state, grant_expires_at, lock_until) ON catalog.packs TO everhold_catalog_system;
+GRANT SELECT (tenant_id, id, vault_id, state, grant_expires_at, lock_until) ON catalog.packs TO everhold_catalog_system;
 CREATE POLICY system_finds_unstored_descriptors ON catalog.vaults FOR SELECT TO everhold_catalog_system
     USING (descriptor_stored_at IS NULL);
 GRANT SELECT (tenant_id, id, descriptor_stored_at) ON catalog.vaults TO everhold_catalog_system;

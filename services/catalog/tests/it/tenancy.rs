@@ -177,8 +177,9 @@ async fn nobody_and_the_wrong_role_get_nothing() {
 #[tokio::test]
 async fn every_table_is_under_forced_row_security_and_shows_nothing_without_a_tenant() {
     let world = world().await;
-    let (agent, _) = theirs(&world).await;
-    // One of everything.
+    theirs(&world).await;
+    // One of everything, a freeze among them.
+    let agent = world.agent(world.app.tenant()).await;
     let mut receipt = vault::receipt::Receipt::open(
         &base64::Engine::decode(&base64::engine::general_purpose::STANDARD,
             world.backup(&agent, &mut Vec::new(), 1, &[]).await.receipt).expect("base64"),
