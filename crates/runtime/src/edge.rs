@@ -142,7 +142,7 @@ async fn answer(
             Err(code) => return (Failure::from(code).into_response(), None),
         };
         let identity = match door {
-            Door::Public => identity::of_public(edge, &parts, &body).await,
+            Door::Public => identity::of_public(edge, &mut parts, &body).await,
             Door::Internal => identity::of_internal(edge, &parts),
         };
         if let (Door::Internal, Err(problem)) = (door, &identity) {

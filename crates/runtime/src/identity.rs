@@ -23,7 +23,9 @@ pub(crate) fn is_signed(headers: &HeaderMap) -> bool {
 }
 
 /// Who a public request proves to come from.
-pub(crate) async fn of_public(edge: &Edge, parts: &Parts, body: &[u8]) -> Identified {
+/// An agent's enrolled keys, as auth verified them, are left in the request's extensions for handlers that
+/// need them (a vault's roster).
+pub(crate) async fn of_public(edge: &Edge, parts: &mut Parts, body: &[u8]) -> Identified {
     let bearer = parts.headers.contains_key(header::AUTHORIZATION);
     match (bearer, is_signed(&parts.headers)) {
         (false, false) => Ok(Actor::Anonymous),
@@ -35,7 +37,12 @@ pub(crate) async fn of_public(edge: &Edge, parts: &Parts, body: &[u8]) -> Identi
                 TokenError::Invalid => refused(Code::Unauthenticated),
             })
         }
-        (false, true) => agent(edge, parts, body).await,
+        (false, true) => {
+            let verified = agent(edge, parts, body).await?;
+            let actor = Actor::Agent { tenant: verified.tenant_id, id: verified.agent_id };
+            parts.extensions.insert(verified);
+            Ok(actor)
+        }
         // Two claims of who one is: neither is believed.
         (true, true) => Err(refused(Code::Unauthenticated)),
     }
@@ -62,7 +69,7 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Checks digest and window here, and asks auth for the key, the signature and the nonce.
-async fn agent(edge: &Edge, parts: &Parts, body: &[u8]) -> Identified {
+async fn agent(edge: &Edge, parts: &Parts, body: &[u8]) -> Result<VerifiedAgent, Box<Problem>> {
     let invalid = || refused(Code::SignatureInvalid);
     let header = |name: &str| {
         let mut values = parts.headers.get_all(name).iter();
@@ -96,13 +103,13 @@ async fn agent(edge: &Edge, parts: &Parts, body: &[u8]) -> Identified {
     ask_auth(edge, &ask).await
 }
 
-async fn ask_auth(edge: &Edge, ask: &VerifyAgentRequest) -> Identified {
+async fn ask_auth(edge: &Edge, ask: &VerifyAgentRequest) -> Result<VerifiedAgent, Box<Problem>> {
     let call = async {
         let client = edge.peers.client(RoleName::Auth)?;
         client.post::<_, VerifiedAgent>("/internal/v1/auth/agent-request", ask).await
     };
     match call.await {
-        Ok(verified) => Ok(Actor::Agent { tenant: verified.tenant_id, id: verified.agent_id }),
+        Ok(verified) => Ok(verified),
         Err(error) => match error.code() {
             Some(
                 code @ (Code::SignatureInvalid
