@@ -199,7 +199,9 @@ impl ServerConfig {
         let url = Url::parse(&self.public_url).context("public_url is not a URL")?;
         let bare = url.path() == "/" && url.query().is_none() && !self.public_url.ends_with('/');
         if !matches!(url.scheme(), "http" | "https") || !bare {
-            anyhow::bail!("public_url must be an origin like https://backup.example, without a path");
+            anyhow::bail!(
+                "public_url must be an origin like https://backup.example, without a path"
+            );
         }
         for name in self.peers.keys() {
             RoleName::parse(name).with_context(|| format!("peers: there is no role {name}"))?;

@@ -51,8 +51,9 @@ pub async fn sees_past_row_security(connection: &mut PgConnection) -> anyhow::Re
 
 /// Milliseconds the database's clock is ahead of `now_ms`.
 pub async fn clock_ahead_ms(connection: &mut PgConnection, now_ms: i64) -> anyhow::Result<i64> {
-    let there: i64 = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-        .fetch_one(connection)
-        .await?;
+    let there: i64 =
+        sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+            .fetch_one(connection)
+            .await?;
     Ok(there.saturating_sub(now_ms))
 }

@@ -57,7 +57,11 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => {
             let quiet = TelemetryConfig {
                 // The job is the show; the log speaks up only when something is wrong.
-                filter: if args.dev.log == "info" { "warn".to_owned() } else { args.dev.log.clone() },
+                filter: if args.dev.log == "info" {
+                    "warn".to_owned()
+                } else {
+                    args.dev.log.clone()
+                },
                 ..args.dev.telemetry()
             };
             let telemetry = telemetry::init("everhold", &quiet)?;
@@ -66,7 +70,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             finish(telemetry, code)
         }
         other => {
-            let warnings = TelemetryConfig { filter: "warn".to_owned(), ..TelemetryConfig::default() };
+            let warnings =
+                TelemetryConfig { filter: "warn".to_owned(), ..TelemetryConfig::default() };
             let telemetry = telemetry::init("everhold", &warnings)?;
             let code = runtime.block_on(brief(other));
             finish(telemetry, code)
@@ -84,7 +89,9 @@ async fn brief(command: Command) -> anyhow::Result<ExitCode> {
             commands::doctor::run(&commands::load(config.config.as_deref())?, json).await
         }
         Command::Store { command: StoreCommand::Probe(args) } => commands::probe::run(&args).await,
-        Command::Devstore { dir, listen, keys } => commands::devstore::run(dir, listen, &keys).await,
+        Command::Devstore { dir, listen, keys } => {
+            commands::devstore::run(dir, listen, &keys).await
+        }
         Command::Openapi => {
             println!("{}", server::openapi().await?);
             Ok(ExitCode::SUCCESS)

@@ -127,7 +127,9 @@ fn one_origin(api: Router, portal: Router) -> Router {
 }
 
 fn is_api(path: &str) -> bool {
-    path == "/v1" || path == "/openapi.json" || ["/v1/", "/internal/", "/.well-known/"].iter().any(|p| path.starts_with(p))
+    path == "/v1"
+        || path == "/openapi.json"
+        || ["/v1/", "/internal/", "/.well-known/"].iter().any(|p| path.starts_with(p))
 }
 
 async fn build_role(

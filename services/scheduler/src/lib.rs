@@ -9,6 +9,8 @@ mod facts;
 mod hub;
 mod runs;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,6 +39,9 @@ pub struct SchedulerConfig {
     pub receipts: Arc<dyn ReceiptVerifier>,
     /// How long a lease lasts without a heartbeat. Agents are told to renew at a third of it.
     pub lease: Duration,
+    /// How long a running run may stay silent when its own agent wants to start another one. Agents that live
+    /// beat every few seconds.
+    pub knock: Duration,
     /// A queued run nobody fetched for so long is missed.
     pub missed_after: Duration,
 }
@@ -47,6 +52,7 @@ impl SchedulerConfig {
         Self {
             receipts,
             lease: Duration::from_secs(60),
+            knock: Duration::from_secs(10),
             missed_after: Duration::from_secs(24 * 3_600),
         }
     }
@@ -54,7 +60,10 @@ impl SchedulerConfig {
 
 /// The role, ready to be served.
 pub fn role(platform: &Platform, config: SchedulerConfig) -> Role {
-    let state = Arc::new(Scheduler::new(platform, config));
+    role_of(platform, Arc::new(Scheduler::new(platform, config)))
+}
+
+fn role_of(platform: &Platform, state: Arc<Scheduler>) -> Role {
     Role::new(RoleName::Scheduler)
         .public(runs::http::router(state.clone()))
         .internal(facts::http::router(state.clone()))

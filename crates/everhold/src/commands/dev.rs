@@ -1,6 +1,9 @@
 //! `everhold dev` and `everhold demo`.
 
-use std::{path::{Path, PathBuf}, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use process::telemetry::{LogFormat, TelemetryConfig};
 
@@ -91,6 +94,7 @@ fn built_portal() -> Option<PathBuf> {
     let program = std::env::current_exe().ok();
     let here = std::env::current_dir().ok();
     let starts = [program, here];
-    let mut folders = starts.iter().flatten().flat_map(|start| start.ancestors().take(5));
-    folders.map(|folder| folder.join("web/dist")).find(|dist| dist.join("index.html").is_file())
+    let folders = starts.iter().flatten().flat_map(|start| start.ancestors().take(5));
+    let mut dists = folders.map(|folder| folder.join("web/dist"));
+    dists.find(|dist| dist.join("index.html").is_file())
 }

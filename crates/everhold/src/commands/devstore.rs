@@ -1,6 +1,11 @@
 //! `everhold devstore`: the embedded store alone.
 
-use std::{net::SocketAddr, path::{Path, PathBuf}, process::ExitCode, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use devstore::{Config, DevStore, Key, Policy};

@@ -78,7 +78,9 @@ fn keys(config: &ServerConfig, findings: &mut Findings) {
         ("keys.roster", &keys.roster),
     ] {
         match auth::keys::parse_signing_key(secret.expose()) {
-            Ok(key) if ServiceKeys::new(&key).is_ok() => findings.good(name, "an Ed25519 private key"),
+            Ok(key) if ServiceKeys::new(&key).is_ok() => {
+                findings.good(name, "an Ed25519 private key")
+            }
             _ => findings.wrong(
                 name,
                 "not an Ed25519 private key; make one with `openssl genpkey -algorithm ed25519`",
@@ -89,9 +91,14 @@ fn keys(config: &ServerConfig, findings: &mut Findings) {
     match vault::keys::FileKeyWrapper::open(file) {
         Ok(_) => findings.good("keys.wrapper_file", "readable by its owner alone"),
         Err(_) if !file.exists() => {
-            findings.good("keys.wrapper_file", "not there yet; the catalog makes it at its first start");
+            findings.good(
+                "keys.wrapper_file",
+                "not there yet; the catalog makes it at its first start",
+            );
         }
-        Err(error) => findings.wrong("keys.wrapper_file", format!("{error}; it holds 32 bytes, mode 0600")),
+        Err(error) => {
+            findings.wrong("keys.wrapper_file", format!("{error}; it holds 32 bytes, mode 0600"))
+        }
     }
 }
 
@@ -125,23 +132,34 @@ async fn login(config: &ServerConfig, role: RoleName, findings: &mut Findings) {
         match look(&url).await {
             Ok(seen) if !(150_000..190_000).contains(&seen.version) => {
                 let version = seen.version / 10_000;
-                findings.wrong(&check, format!("PostgreSQL {version} is not supported; use 15 to 18"));
+                findings
+                    .wrong(&check, format!("PostgreSQL {version} is not supported; use 15 to 18"));
             }
             Ok(seen) if seen.sees_past_row_security => findings.wrong(
                 &check,
-                format!("{login} sees past row security; ALTER ROLE {login} NOSUPERUSER NOBYPASSRLS"),
+                format!(
+                    "{login} sees past row security; ALTER ROLE {login} NOSUPERUSER NOBYPASSRLS"
+                ),
             ),
             Ok(seen) if seen.clock_ahead_ms.abs() > 5_000 => findings.wrong(
                 &check,
-                format!("its clock differs by {} ms; run a time service on both machines", seen.clock_ahead_ms),
+                format!(
+                    "its clock differs by {} ms; run a time service on both machines",
+                    seen.clock_ahead_ms
+                ),
             ),
             Ok(seen) => {
                 let version = seen.version / 10_000;
-                findings.good(&check, format!("{login} is let in; PostgreSQL {version}, no way past row security"));
+                findings.good(
+                    &check,
+                    format!("{login} is let in; PostgreSQL {version}, no way past row security"),
+                );
             }
             Err(error) => findings.wrong(
                 &check,
-                format!("{login}: {error:#}; run `everhold migrate`, check database.url and passwords"),
+                format!(
+                    "{login}: {error:#}; run `everhold migrate`, check database.url and passwords"
+                ),
             ),
         }
     }
@@ -171,7 +189,8 @@ async fn store(config: &ServerConfig, findings: &mut Findings) {
     let report = match probe::run(&engine, Arc::new(SystemClock), Arc::new(SystemIds)).await {
         Ok(report) => report,
         Err(error) => {
-            return findings.wrong("store", format!("{error}; check [store] and that both buckets exist"));
+            return findings
+                .wrong("store", format!("{error}; check [store] and that both buckets exist"));
         }
     };
     let failed: Vec<&str> = report
@@ -181,9 +200,13 @@ async fn store(config: &ServerConfig, findings: &mut Findings) {
         .map(|case| case.name.as_str())
         .collect();
     if failed.is_empty() {
-        findings.good("store", format!("{} lock conformance cases, none failed", report.cases.len()));
+        findings
+            .good("store", format!("{} lock conformance cases, none failed", report.cases.len()));
     } else {
         let list = failed.join(", ");
-        findings.wrong("store", format!("fails {list}; see `everhold store probe` and do not trust its locks"));
+        findings.wrong(
+            "store",
+            format!("fails {list}; see `everhold store probe` and do not trust its locks"),
+        );
     }
 }

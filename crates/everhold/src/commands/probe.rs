@@ -5,7 +5,10 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use domain::{SystemClock, SystemIds};
 use url::Url;
-use vault::store::{Capabilities, Credentials, S3Store, StoreConfig, probe::{self, Outcome, Report}};
+use vault::store::{
+    Capabilities, Credentials, S3Store, StoreConfig,
+    probe::{self, Outcome, Report},
+};
 
 use super::{FOUND, Usage, load};
 use crate::{cli::Probe, dev};
@@ -60,7 +63,8 @@ fn print(report: &Report) {
             Outcome::Fail => "FAIL",
             Outcome::Unsupported => "n/a ",
         };
-        let detail = if case.detail.is_empty() { String::new() } else { format!(": {}", case.detail) };
+        let detail =
+            if case.detail.is_empty() { String::new() } else { format!(": {}", case.detail) };
         println!("{outcome}  {}{detail}", case.name);
     }
     let count = |outcome| report.cases.iter().filter(|case| case.outcome == outcome).count();

@@ -9,7 +9,10 @@ use runtime::RoleName;
 use tokio::net::TcpListener;
 
 use super::{FOUND, Usage};
-use crate::{config::ServerConfig, server::{Listeners, Server}};
+use crate::{
+    config::ServerConfig,
+    server::{Listeners, Server},
+};
 
 /// Kubernetes gives 30 seconds by default.
 const DRAIN_WITHIN: Duration = Duration::from_secs(15);
@@ -21,8 +24,11 @@ pub fn roles(names: &[String]) -> Result<Vec<RoleName>, Usage> {
     }
     let mut roles = Vec::new();
     for name in names {
-        let role = RoleName::parse(name)
-            .ok_or_else(|| Usage(format!("there is no role {name}; there are auth, catalog, scheduler, audit, billing")))?;
+        let role = RoleName::parse(name).ok_or_else(|| {
+            Usage(format!(
+                "there is no role {name}; there are auth, catalog, scheduler, audit, billing"
+            ))
+        })?;
         if !roles.contains(&role) {
             roles.push(role);
         }
@@ -47,7 +53,10 @@ pub async fn run(config: &ServerConfig, roles: &[RoleName]) -> anyhow::Result<Ex
     server.start(&life, listeners);
     let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     tracing::info!(
-        roles = names.join(" "), public = config.listen.public, admin = config.listen.admin, "serving"
+        roles = names.join(" "),
+        public = config.listen.public,
+        admin = config.listen.admin,
+        "serving"
     );
     let drained = life.drain(DRAIN_WITHIN).await;
     Ok(if drained { ExitCode::SUCCESS } else { FOUND })

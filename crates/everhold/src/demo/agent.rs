@@ -1,4 +1,4 @@
-//! The real agent, as a child process with a home of its own.
+//! The real agent as a child process.
 
 use std::{
     ffi::OsStr,
@@ -6,91 +6,81 @@ use std::{
     process::Stdio,
 };
 
-use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::process::Command;
 
-use super::platform::Dev;
-
-/// Exit code of a command that did its work and lists exceptions.
-const WITH_EXCEPTIONS: i32 = 3;
-
-/// One agent.
+/// The agent's program with a home of its own.
 pub struct Agent {
-    program: PathBuf,
-    home: PathBuf,
+    pub program: PathBuf,
+    pub home: PathBuf,
 }
 
-/// The last line of `backup --json`.
-#[derive(Deserialize)]
-pub struct Backup {
-    pub snapshot_id: domain::SnapshotId,
+/// Last line of `backup --json`.
+#[derive(Debug, Deserialize)]
+pub struct BackedUp {
+    pub snapshot_id: String,
     pub status: String,
     pub files: u64,
     pub source_bytes: u64,
     pub new_bytes: u64,
     pub stored_bytes: u64,
     pub duration_ms: u64,
+    #[serde(default)]
     pub exceptions: Vec<serde_json::Value>,
 }
 
+/// One of `snapshots --json`.
+#[derive(Debug, Deserialize)]
+pub struct Listed {
+    pub id: String,
+}
+
 impl Agent {
-    pub fn new(program: Option<&Path>, home: &Path) -> Result<Self> {
-        let program = match program {
-            Some(program) => program.to_owned(),
-            None => std::env::current_exe()?.with_file_name("everhold-agent"),
-        };
-        let program = program.canonicalize().with_context(|| {
-            format!(
-                "there is no agent at {}: cargo build --release -p everhold-agent",
-                program.display()
-            )
-        })?;
-        Ok(Self { program, home: home.to_owned() })
+    /// Whether an earlier start enrolled it: whoever is not enrolled cannot list snapshots.
+    pub async fn snapshots(&self) -> anyhow::Result<Vec<Listed>> {
+        let said = self.run([OsStr::new("snapshots"), OsStr::new("--json")], &[0]).await?;
+        serde_json::from_str(&said).context("the agent's list of snapshots is not what was agreed")
     }
 
-    /// Whether this home was enrolled by an earlier start.
-    pub fn is_enrolled(&self) -> bool {
-        std::fs::read_dir(&self.home).is_ok_and(|mut entries| entries.next().is_some())
-    }
-
-    pub async fn enrol(&self, dev: &Dev, kit: &Path) -> Result<()> {
+    pub async fn enrol(&self, server: &str, token: &str, kit: &Path) -> anyhow::Result<()> {
         let args: [&OsStr; 9] = [
             "enroll".as_ref(),
             "--server".as_ref(),
-            dev.api_url.as_ref(),
+            server.as_ref(),
             "--token".as_ref(),
-            dev.enrolment_token.as_ref(),
+            token.as_ref(),
             "--name".as_ref(),
             "this machine".as_ref(),
             "--kit-out".as_ref(),
             kit.as_ref(),
         ];
-        self.run(&args).await.map(drop)
+        self.run(args, &[0]).await.map(|_| ())
     }
 
-    pub async fn snapshots(&self) -> Result<Vec<serde_json::Value>> {
-        let text = self.run(&["snapshots".as_ref(), "--json".as_ref()]).await?;
-        serde_json::from_str(&text).context("the agent's list of snapshots")
-    }
-
-    pub async fn backup(&self, paths: &[&Path]) -> Result<Backup> {
+    /// Exit code 3 is a committed snapshot with exceptions listed.
+    pub async fn back_up(&self, paths: &[&Path]) -> anyhow::Result<BackedUp> {
         let mut args: Vec<&OsStr> = vec!["backup".as_ref(), "--json".as_ref()];
         args.extend(paths.iter().map(|path| path.as_os_str()));
-        let text = self.run(&args).await?;
-        let last = text.lines().last().unwrap_or_default();
-        serde_json::from_str(last).context("the agent's report of a backup")
+        last_line(&self.run(args, &[0, 3]).await?)
     }
 
-    pub async fn restore(&self, snapshot: &domain::SnapshotId, target: &Path) -> Result<()> {
-        let snapshot = snapshot.to_string();
-        let args: [&OsStr; 4] =
-            ["restore".as_ref(), snapshot.as_ref(), "--target".as_ref(), target.as_ref()];
-        self.run(&args).await.map(drop)
+    pub async fn restore(&self, snapshot: &str, target: &Path) -> anyhow::Result<()> {
+        let args: [&OsStr; 5] = [
+            "restore".as_ref(),
+            snapshot.as_ref(),
+            "--target".as_ref(),
+            target.as_ref(),
+            "--json".as_ref(),
+        ];
+        self.run(args, &[0]).await.map(|_| ())
     }
 
-    /// Standard output of a command that did its work.
-    async fn run(&self, args: &[&OsStr]) -> Result<String> {
+    async fn run<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+        good: &[i32],
+    ) -> anyhow::Result<String> {
         let output = Command::new(&self.program)
             .args(args)
             .env("EVERHOLD_AGENT_HOME", &self.home)
@@ -98,15 +88,20 @@ impl Agent {
             .kill_on_drop(true)
             .output()
             .await
-            .with_context(|| format!("run {}", self.program.display()))?;
-        if !output.status.success() && output.status.code() != Some(WITH_EXCEPTIONS) {
-            let command = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
-            bail!(
-                "everhold-agent {command}: {}\n{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            );
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.code().is_some_and(|code| good.contains(&code)) {
+            return Ok(said);
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let words = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = words.lines().rev().take(5).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        bail!("the agent ended with {}: {}", output.status, tail.join(" | "))
     }
+}
+
+fn last_line<T: DeserializeOwned>(said: &str) -> anyhow::Result<T> {
+    let line = said.lines().last().unwrap_or_default();
+    serde_json::from_str(line)
+        .with_context(|| format!("the agent's last line is not what was agreed: {line}"))
 }

@@ -1,254 +1,251 @@
-//! Two trees compared entry by entry: content, type, owner, mode, times, links, extended attributes.
+//! Compares a restored tree with its origin: byte for byte, attribute for attribute.
 //!
-//! Written apart from the agent's own code on purpose: a mistake there must not hide itself here.
+//! Its own code, sharing nothing with the agent: a comparer that used the agent's idea of metadata would agree
+//! with its mistakes. Type, permission bits, size, content, modification time in nanoseconds, link target, device
+//! number, hard-link groups, extended attributes (ACLs among them); owners when run as root, who alone can restore
+//! them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File, Metadata},
-    io::Read as _,
+    io::{self, Read as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Context as _;
 
-/// At most this many differences are told.
-const TOLD: usize = 20;
-
-/// What was compared, and what differs.
+/// What was compared, and what differs (the first 20 differences).
 #[derive(Debug, Default)]
-pub struct Compared {
+pub struct Comparison {
     pub entries: u64,
+    pub files: u64,
     pub bytes: u64,
-    pub xattrs: u64,
-    pub hard_links: u64,
     pub differences: Vec<String>,
-    owners: bool,
 }
 
-impl Compared {
-    pub fn add(&mut self, other: &Self) {
-        self.entries += other.entries;
-        self.bytes += other.bytes;
-        self.xattrs += other.xattrs;
-        self.hard_links += other.hard_links;
-        self.owners = other.owners;
-        self.differences.extend(other.differences.iter().cloned());
-    }
-
-    /// Which attributes were compared, in words.
-    pub fn attributes(&self) -> String {
-        let owners = if self.owners { "owners, " } else { "" };
-        format!(
-            "types, modes, {owners}times, links ({} hard), {} extended attributes",
-            self.hard_links, self.xattrs
-        )
-    }
-
+impl Comparison {
     fn differs(&mut self, path: &Path, what: &str) {
-        if self.differences.len() < TOLD {
+        if self.differences.len() < 20 {
             self.differences.push(format!("{}: {what}", path.display()));
         }
     }
 }
 
-/// Compares two trees. Owners are compared when this process may give files away (root).
-///
-/// # Errors
-/// When one of them cannot be read; a difference is no error.
-pub fn trees(original: &Path, restored: &Path) -> Result<Compared> {
-    let mut walk = Walk {
-        seen: Compared { owners: rustix::process::geteuid().is_root(), ..Compared::default() },
-        groups: BTreeMap::new(),
-    };
-    walk.entry(original, restored)?;
-    Ok(walk.seen)
-}
-
-struct Walk {
-    seen: Compared,
-    /// Original inode → restored inode, for files with several names.
-    groups: BTreeMap<(u64, u64), (u64, u64)>,
-}
-
-impl Walk {
-    fn entry(&mut self, a: &Path, b: &Path) -> Result<()> {
-        let left = fs::symlink_metadata(a).with_context(|| format!("look at {}", a.display()))?;
-        let Ok(right) = fs::symlink_metadata(b) else {
-            self.seen.differs(a, "was not restored");
-            return Ok(());
-        };
-        self.seen.entries += 1;
-        if kind(&left) != kind(&right) {
-            self.seen.differs(a, "has another type");
-            return Ok(());
-        }
-        self.attributes(a, b, &left, &right)?;
-        if left.is_dir() {
-            self.folder(a, b)?;
-        } else if left.is_file() {
-            self.content(a, b)?;
-        } else if left.is_symlink() && fs::read_link(a)? != fs::read_link(b)? {
-            self.seen.differs(a, "links elsewhere");
-        }
-        Ok(())
-    }
-
-    fn folder(&mut self, a: &Path, b: &Path) -> Result<()> {
-        let (left, right) = (names(a)?, names(b)?);
-        for extra in right.difference(&left) {
-            self.seen.differs(&a.join(extra), "is only in the restored tree");
+/// Compares two trees. Blocks.
+pub fn trees(origin: &Path, restored: &Path) -> anyhow::Result<Comparison> {
+    let mut comparison = Comparison::default();
+    let mut links = LinkGroups::default();
+    let as_root = rustix::process::geteuid().is_root();
+    let mut folders = vec![PathBuf::new()];
+    entry(&mut comparison, &mut links, origin, restored, as_root)?;
+    while let Some(folder) = folders.pop() {
+        let left = names(&origin.join(&folder))?;
+        let right = names(&restored.join(&folder))?;
+        for name in right.difference(&left) {
+            comparison.differs(&folder.join(name), "is only in the restored tree");
         }
         for name in &left {
-            self.entry(&a.join(name), &b.join(name))?;
-        }
-        Ok(())
-    }
-
-    fn attributes(&mut self, a: &Path, b: &Path, left: &Metadata, right: &Metadata) -> Result<()> {
-        if left.mode() != right.mode() && !left.is_symlink() {
-            self.seen.differs(a, &format!("mode {:o} became {:o}", left.mode(), right.mode()));
-        }
-        if self.seen.owners && (left.uid(), left.gid()) != (right.uid(), right.gid()) {
-            self.seen.differs(a, "has another owner");
-        }
-        if (left.mtime(), left.mtime_nsec()) != (right.mtime(), right.mtime_nsec()) {
-            self.seen.differs(a, "has another modification time");
-        }
-        if !left.is_dir() && left.size() != right.size() {
-            self.seen.differs(a, &format!("size {} became {}", left.size(), right.size()));
-        }
-        if left.is_file() && left.nlink() > 1 {
-            self.hard_link(a, left, right);
-        }
-        let (left, right) = (xattrs(a)?, xattrs(b)?);
-        self.seen.xattrs += left.len() as u64;
-        if left != right {
-            self.seen.differs(a, "has other extended attributes");
-        }
-        Ok(())
-    }
-
-    fn hard_link(&mut self, a: &Path, left: &Metadata, right: &Metadata) {
-        let restored = (right.dev(), right.ino());
-        self.seen.hard_links += 1;
-        if *self.groups.entry((left.dev(), left.ino())).or_insert(restored) != restored {
-            self.seen.differs(a, "is no longer the same file as its other names");
-        }
-    }
-
-    fn content(&mut self, a: &Path, b: &Path) -> Result<()> {
-        let (mut left, mut right) = (File::open(a)?, File::open(b)?);
-        let (mut left_part, mut right_part) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-        loop {
-            let read = left.read(&mut left_part)?;
-            if read == 0 {
-                if right.read(&mut right_part)? != 0 {
-                    self.seen.differs(a, "is longer when restored");
-                }
-                return Ok(());
+            let path = folder.join(name);
+            if !right.contains(name) {
+                comparison.differs(&path, "is missing in the restored tree");
+                continue;
             }
-            self.seen.bytes += read as u64;
-            let same = right.read_exact(&mut right_part[..read]).is_ok()
-                && left_part[..read] == right_part[..read];
-            if !same {
-                self.seen.differs(a, "has other content");
-                return Ok(());
+            let (a, b) = (origin.join(&path), restored.join(&path));
+            if entry(&mut comparison, &mut links, &a, &b, as_root)? {
+                folders.push(path);
             }
         }
     }
+    Ok(comparison)
 }
 
-fn names(dir: &Path) -> Result<BTreeSet<OsString>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
-    Ok(entries.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?)
+/// Sorted, so that membership is a binary search away and order is the same on both sides.
+fn names(folder: &Path) -> anyhow::Result<std::collections::BTreeSet<OsString>> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    Ok(entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>()?)
 }
 
-fn kind(meta: &Metadata) -> &'static str {
-    let kind = meta.file_type();
-    if kind.is_dir() {
-        "folder"
-    } else if kind.is_file() {
-        "file"
-    } else if kind.is_symlink() {
-        "link"
-    } else if kind.is_fifo() {
-        "fifo"
-    } else if kind.is_socket() {
-        "socket"
-    } else if kind.is_char_device() {
-        "character device"
-    } else {
-        "block device"
+/// Compares one entry; true when both are folders to go into.
+fn entry(
+    comparison: &mut Comparison,
+    links: &mut LinkGroups,
+    a: &Path,
+    b: &Path,
+    as_root: bool,
+) -> anyhow::Result<bool> {
+    let (left, right) = (fs::symlink_metadata(a)?, fs::symlink_metadata(b)?);
+    comparison.entries += 1;
+    let kind = left.file_type();
+    if kind != right.file_type() {
+        comparison.differs(a, "is of another type");
+        return Ok(false);
+    }
+    if !kind.is_symlink() && left.mode() != right.mode() {
+        comparison.differs(a, &format!("mode {:o} became {:o}", left.mode(), right.mode()));
+    }
+    if as_root && (left.uid(), left.gid()) != (right.uid(), right.gid()) {
+        comparison.differs(a, "has another owner");
+    }
+    if mtime(&left) != mtime(&right) {
+        comparison.differs(a, "has another modification time");
+    }
+    if kind.is_symlink() && fs::read_link(a)? != fs::read_link(b)? {
+        comparison.differs(a, "points elsewhere");
+    }
+    if (kind.is_char_device() || kind.is_block_device()) && left.rdev() != right.rdev() {
+        comparison.differs(a, "is another device");
+    }
+    if attributes(a)? != attributes(b)? {
+        comparison.differs(a, "has other extended attributes");
+    }
+    if kind.is_file() {
+        if !links.agree(&left, &right) {
+            comparison.differs(a, "is linked to other files");
+        }
+        comparison.files += 1;
+        comparison.bytes += left.len();
+        if left.len() != right.len() || !same_content(a, b)? {
+            comparison.differs(a, "has other content");
+        }
+    }
+    Ok(kind.is_dir())
+}
+
+fn mtime(facts: &Metadata) -> (i64, i64) {
+    (facts.mtime(), facts.mtime_nsec())
+}
+
+fn same_content(a: &Path, b: &Path) -> io::Result<bool> {
+    let (mut left, mut right) = (File::open(a)?, File::open(b)?);
+    let (mut x, mut y) = (vec![0; 1 << 18], vec![0; 1 << 18]);
+    loop {
+        let n = left.read(&mut x)?;
+        if n == 0 {
+            return Ok(right.read(&mut y[..1])? == 0);
+        }
+        if right.read_exact(&mut y[..n]).is_err() || x[..n] != y[..n] {
+            return Ok(false);
+        }
     }
 }
 
-fn xattrs(path: &Path) -> Result<BTreeMap<OsString, Vec<u8>>> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let mut list = vec![0_u8; 1 << 16];
+/// Names and values, without following a link. A file system without attributes has none.
+fn attributes(path: &Path) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut list = vec![0; 64 * 1_024];
     let length = match rustix::fs::llistxattr(path, &mut list) {
         Ok(length) => length,
-        // The file system has none: nothing to compare.
-        Err(rustix::io::Errno::NOTSUP) => 0,
-        Err(error) => {
-            return Err(error).with_context(|| format!("list attributes of {}", path.display()));
-        }
+        Err(error) if error == rustix::io::Errno::OPNOTSUPP => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error.into()),
     };
-    let mut found = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let name = OsString::from_vec(name.to_vec());
-        let mut value = vec![0_u8; 1 << 16];
-        let length = rustix::fs::lgetxattr(path, &name, &mut value)?;
+        let mut value = vec![0; 64 * 1_024];
+        let length = rustix::fs::lgetxattr(path, name, &mut value)?;
         value.truncate(length);
-        found.insert(name, value);
+        all.insert(name.to_vec(), value);
     }
-    Ok(found)
+    Ok(all)
+}
+
+/// Which inodes of one side stand for which of the other. Links leaving the tree make a group smaller on one
+/// side only, so the pairing is compared and not the count.
+#[derive(Default)]
+struct LinkGroups {
+    there: BTreeMap<(u64, u64), (u64, u64)>,
+    back: BTreeMap<(u64, u64), (u64, u64)>,
+}
+
+impl LinkGroups {
+    fn agree(&mut self, left: &Metadata, right: &Metadata) -> bool {
+        let (a, b) = ((left.dev(), left.ino()), (right.dev(), right.ino()));
+        *self.there.entry(a).or_insert(b) == b && *self.back.entry(b).or_insert(a) == a
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::unix::fs::PermissionsExt as _,
+        time::{Duration, SystemTime},
+    };
+
     use super::*;
 
-    fn pair() -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
-        let dir = tempfile::tempdir().expect("temp");
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        for tree in [&a, &b] {
-            fs::create_dir(tree).expect("mkdir");
-            fs::write(tree.join("file"), "content").expect("write");
-            fs::hard_link(tree.join("file"), tree.join("same")).expect("link");
-            let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
-            File::open(tree.join("file")).and_then(|f| f.set_times(time)).expect("times");
-            File::open(tree).and_then(|f| f.set_times(time)).expect("times");
+    fn tree(dir: &Path) {
+        fs::create_dir_all(dir.join("sub")).expect("folder");
+        fs::write(dir.join("a"), "content").expect("file");
+        fs::write(dir.join("sub/b"), "more").expect("file");
+        fs::hard_link(dir.join("a"), dir.join("linked")).expect("link");
+        std::os::unix::fs::symlink("a", dir.join("pointer")).expect("link");
+        for path in ["a", "sub/b", "sub", ""] {
+            let moment = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789);
+            File::open(dir.join(path)).expect("open").set_modified(moment).expect("time");
         }
-        (dir, a, b)
+        rustix::fs::utimensat(
+            rustix::fs::CWD,
+            dir.join("pointer"),
+            &rustix::fs::Timestamps {
+                last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 2 },
+                last_modification: rustix::fs::Timespec { tv_sec: 3, tv_nsec: 4 },
+            },
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .expect("time");
+        File::open(dir).expect("open").set_modified(SystemTime::UNIX_EPOCH).expect("time");
     }
 
-    fn differences(change: impl Fn(&Path)) -> Vec<String> {
-        let (_dir, a, b) = pair();
-        change(&b);
-        trees(&a, &b).expect("readable").differences
+    fn differences(break_it: impl FnOnce(&Path)) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("folder");
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        tree(&a);
+        tree(&b);
+        break_it(&b);
+        trees(&a, &b).expect("compared").differences
     }
 
     #[test]
-    fn equal_trees_have_no_difference() {
-        assert_eq!(differences(|_| {}), Vec::<String>::new());
+    fn equal_trees_are_equal() {
+        let none: Vec<String> = Vec::new();
+        assert_eq!(differences(|_| ()), none);
     }
 
     #[test]
-    fn every_kind_of_change_is_seen() {
-        let set_mode = |path: &Path, mode| {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    fn every_kind_of_difference_is_seen() {
+        let found = |differences: Vec<String>, what: &str| {
+            assert!(differences.iter().any(|d| d.contains(what)), "{what}: {differences:?}");
         };
-        assert!(!differences(|b| fs::write(b.join("file"), "cXntent").expect("write")).is_empty());
-        assert!(!differences(|b| fs::write(b.join("extra"), "").expect("write")).is_empty());
-        assert!(!differences(|b| fs::remove_file(b.join("same")).expect("rm")).is_empty());
-        assert!(!differences(|b| set_mode(&b.join("file"), 0o600)).is_empty());
-        let unlinked = differences(|b| {
-            fs::remove_file(b.join("same")).expect("rm");
-            fs::copy(b.join("file"), b.join("same")).expect("copy");
-        });
-        assert!(unlinked.iter().any(|d| d.contains("no longer the same file")), "{unlinked:?}");
+        found(differences(|b| fs::write(b.join("sub/b"), "Nore").expect("write")), "other content");
+        found(differences(|b| fs::remove_file(b.join("sub/b")).expect("remove")), "missing");
+        found(
+            differences(|b| fs::write(b.join("new"), "").expect("write")),
+            "only in the restored",
+        );
+        let chmod = |b: &Path| {
+            fs::set_permissions(b.join("a"), fs::Permissions::from_mode(0o600)).expect("mode");
+        };
+        found(differences(chmod), "mode");
+        let touch = |b: &Path| {
+            let file = File::open(b.join("sub")).expect("open");
+            file.set_modified(SystemTime::UNIX_EPOCH).expect("time");
+        };
+        found(differences(touch), "modification time");
+        let unlink = |b: &Path| {
+            fs::remove_file(b.join("linked")).expect("remove");
+            fs::copy(b.join("a"), b.join("linked")).expect("copy");
+        };
+        found(differences(unlink), "linked to other files");
+        let retarget = |b: &Path| {
+            fs::remove_file(b.join("pointer")).expect("remove");
+            std::os::unix::fs::symlink("sub", b.join("pointer")).expect("link");
+        };
+        found(differences(retarget), "points elsewhere");
+        let retype = |b: &Path| {
+            fs::remove_file(b.join("sub/b")).expect("remove");
+            fs::create_dir(b.join("sub/b")).expect("folder");
+        };
+        found(differences(retype), "another type");
     }
 }

@@ -1,78 +1,94 @@
-//! What the job backs up: a real folder of this machine, and a small one of its own that it may change.
+//! What the main job backs up: a real folder of thousands of files found on this machine, and a small one of our
+//! own in which files can be changed.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, bail};
 
-/// Large enough to mean something, small enough to take seconds.
-const FILES: std::ops::RangeInclusive<u64> = 2_000..=60_000;
-const MAX_BYTES: u64 = 600 << 20;
-const CANDIDATES: [&str; 6] = [
-    "/usr/share/doc",
-    "/usr/share/zoneinfo",
-    "/usr/share/perl",
-    "/usr/lib/python3",
-    "/usr/include",
-    "/usr/share",
-];
-const NOTES: usize = 40;
+/// Enough to be a real folder, little enough to be watched.
+const FEWEST_FILES: u64 = 2_000;
+const MOST_FILES: u64 = 40_000;
+const MOST_BYTES: u64 = 1_500 * 1_024 * 1_024;
 
-/// The first candidate with thousands of files.
-pub fn real_folder() -> Result<PathBuf> {
-    for candidate in CANDIDATES.map(PathBuf::from) {
-        let (files, bytes) = measure(&candidate);
-        if FILES.contains(&files) && bytes <= MAX_BYTES {
-            return Ok(candidate);
+/// The first folder of a fitting size.
+pub fn find() -> anyhow::Result<PathBuf> {
+    let home = process::config::variable("HOME").map(PathBuf::from);
+    let mut candidates: Vec<PathBuf> = [
+        "/usr/share/doc",
+        "/usr/share/zoneinfo",
+        "/usr/include",
+        "/usr/share/man",
+        "/usr/share",
+        "/usr/lib/python3",
+    ]
+    .map(PathBuf::from)
+    .to_vec();
+    if let Some(home) = home {
+        candidates.push(home.join(".cargo/registry/src"));
+        candidates.push(home.join(".rustup/toolchains"));
+    }
+    for folder in &candidates {
+        // Measured by what it really is: a link would be backed up as a link.
+        let Ok(folder) = folder.canonicalize() else { continue };
+        let size = measure(&folder, MOST_FILES, MOST_BYTES);
+        if (FEWEST_FILES..=MOST_FILES).contains(&size.files) && size.bytes <= MOST_BYTES {
+            return Ok(folder);
         }
     }
-    bail!(
-        "none of {} holds between {} and {} files",
-        CANDIDATES.join(", "),
-        FILES.start(),
-        FILES.end()
-    )
+    bail!("no folder of {FEWEST_FILES} to {MOST_FILES} files found: name one with --source")
 }
 
-fn measure(dir: &Path) -> (u64, u64) {
-    let Ok(entries) = fs::read_dir(dir) else { return (0, 0) };
-    entries.flatten().fold((0, 0), |(files, bytes), entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => {
-            let (more_files, more_bytes) = measure(&entry.path());
-            (files + more_files, bytes + more_bytes)
+/// Files and bytes of a folder.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Size {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// Counts until a limit is passed.
+fn measure(folder: &Path, most_files: u64, most_bytes: u64) -> Size {
+    let mut size = Size::default();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        for entry in entries.flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                size.files += 1;
+                size.bytes += entry.metadata().map_or(0, |facts| facts.len());
+            }
+            if size.files > most_files || size.bytes > most_bytes {
+                return size;
+            }
         }
-        Ok(meta) => (files + 1, bytes + meta.len()),
-        Err(_) => (files, bytes),
-    })
+    }
+    size
 }
 
-/// A folder of notes, as somebody might keep; made once, kept over starts.
-pub fn notes(folder: &Path) -> Result<PathBuf> {
-    let notes = folder.join("notes");
-    if !notes.exists() {
-        fs::create_dir_all(&notes)?;
-        for i in 0..NOTES {
-            fs::write(
-                notes.join(format!("note-{i:02}.txt")),
-                format!("Note {i}: to be changed.\n").repeat(50),
-            )?;
+/// Makes our own small folder, if it is not there.
+pub fn prepare_notes(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for i in 1..=5 {
+        let file = folder.join(format!("note-{i}.txt"));
+        if !file.exists() {
+            fs::write(&file, format!("Note {i}.\n").repeat(200))?;
         }
-        fs::hard_link(notes.join("note-00.txt"), notes.join("the-same-note.txt"))?;
-        std::os::unix::fs::symlink("note-01.txt", notes.join("a-link.txt"))?;
     }
-    notes.canonicalize().with_context(|| format!("{} is gone", notes.display()))
+    Ok(())
 }
 
-/// Changes a few notes; how many.
-pub fn change(notes: &Path) -> Result<usize> {
-    let changed = [3, 7, 11];
-    for i in changed {
-        let path = notes.join(format!("note-{i:02}.txt"));
-        let mut text = fs::read_to_string(&path)?;
-        text.push_str(&format!("Line {} was added.\n", text.lines().count() + 1));
-        fs::write(&path, text)?;
+/// Changes two files and adds one; says how many bytes of content these files have now.
+pub fn change_notes(folder: &Path, stamp: u64) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for name in ["note-1.txt", "note-2.txt", &format!("added-{stamp}.txt")] {
+        let text = format!("{name}, changed at {stamp}\n").repeat(300);
+        bytes += text.len() as u64;
+        fs::write(folder.join(name), text)?;
     }
-    Ok(changed.len())
+    Ok(bytes)
 }

@@ -36,12 +36,8 @@ pub async fn ensure(platform: &Platform, secrets: &Secrets) -> anyhow::Result<In
     Ok(bootstrap::ensure(platform, wanted).await?)
 }
 
-pub async fn enrolment_token(
-    platform: &Platform,
-    installed: &Installed,
-) -> anyhow::Result<String> {
+pub async fn enrolment_token(platform: &Platform, installed: &Installed) -> anyhow::Result<String> {
     let tenant = installed.tenant.tenant_id;
-    let minted =
-        bootstrap::mint_enrolment_token(platform, tenant, TOKEN_USES, TOKEN_LIFE).await?;
+    let minted = bootstrap::mint_enrolment_token(platform, tenant, TOKEN_USES, TOKEN_LIFE).await?;
     Ok(minted.token)
 }

@@ -39,7 +39,8 @@ impl StateFolder {
             .create(path)
             .with_context(|| format!("cannot make the state folder {}", path.display()))?;
         let path = path.canonicalize()?;
-        let system = ["/", "/etc", "/usr", "/bin", "/lib", "/boot", "/dev", "/proc", "/sys", "/var"];
+        let system =
+            ["/", "/etc", "/usr", "/bin", "/lib", "/boot", "/dev", "/proc", "/sys", "/var"];
         if system.iter().any(|folder| path == Path::new(folder)) || path.starts_with("/proc") {
             bail!("{} is no place for a state folder", path.display());
         }
@@ -94,7 +95,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("file");
         std::fs::write(&file, "").expect("file");
-        for path in [Path::new(""), &file, &file.join("below"), Path::new("/proc/self"), Path::new("/")] {
+        for path in
+            [Path::new(""), &file, &file.join("below"), Path::new("/proc/self"), Path::new("/")]
+        {
             assert!(StateFolder::take(path).is_err(), "{}", path.display());
         }
     }

@@ -67,7 +67,11 @@ impl Manifest {
     pub fn read(state: &Path) -> anyhow::Result<Self> {
         let path = state.join(NAME);
         let bytes = std::fs::read(&path).with_context(|| {
-            format!("cannot read {}: is `everhold dev --state {}` running?", path.display(), state.display())
+            format!(
+                "cannot read {}: is `everhold dev --state {}` running?",
+                path.display(),
+                state.display()
+            )
         })?;
         serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
     }

@@ -12,7 +12,11 @@ mod ports;
 pub mod postgres;
 pub mod secrets;
 
-use std::{path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use devstore::DevStore;
@@ -69,7 +73,8 @@ pub struct Running {
 pub async fn start(options: &Options) -> anyhow::Result<Running> {
     let folder = StateFolder::take(&options.state)?;
     Manifest::remove(folder.path())?;
-    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdGen>) = (Arc::new(SystemClock), Arc::new(SystemIds));
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdGen>) =
+        (Arc::new(SystemClock), Arc::new(SystemIds));
     let secrets = Secrets::load_or_make(&folder.secrets(), &*ids, folder.has_data())?;
     let life = Lifecycle::new();
     life.stop_on_signals()?;
@@ -79,7 +84,8 @@ pub async fn start(options: &Options) -> anyhow::Result<Running> {
         open_store(folder.store(), store_keys(&secrets), clock.clone()),
     )?;
     // From here on PostgreSQL runs: whatever fails, it is stopped again.
-    match assemble(options, folder, secrets, life, bound, cluster.clone(), store, clock, ids).await {
+    match assemble(options, folder, secrets, life, bound, cluster.clone(), store, clock, ids).await
+    {
         Ok(running) => Ok(running),
         Err(error) => {
             let stopped = spawn_blocking(move || cluster.stop()).await?;
@@ -238,12 +244,17 @@ async fn supervise(cluster: Cluster, stop: CancellationToken) {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
         let cluster = cluster.clone();
-        let checked = spawn_blocking(move || {
-            if cluster.is_running() { Ok(None) } else { cluster.start().map(Some) }
-        });
+        let checked =
+            spawn_blocking(
+                move || {
+                    if cluster.is_running() { Ok(None) } else { cluster.start().map(Some) }
+                },
+            );
         match checked.await {
             Ok(Ok(Some(_))) => tracing::warn!("PostgreSQL was gone and has been started again"),
-            Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "PostgreSQL does not start"),
+            Ok(Err(error)) => {
+                tracing::error!(error = format!("{error:#}"), "PostgreSQL does not start")
+            }
             Ok(Ok(None)) | Err(_) => {}
         }
     }
@@ -331,7 +342,12 @@ fn server_config(
     }
 }
 
-fn config_of(secrets: &Secrets, url: String, endpoint: &str, wrapper_file: PathBuf) -> ServerConfig {
+fn config_of(
+    secrets: &Secrets,
+    url: String,
+    endpoint: &str,
+    wrapper_file: PathBuf,
+) -> ServerConfig {
     let secret = |text: &str| Secret::new(text.to_owned());
     ServerConfig {
         public_url: "http://localhost".to_owned(),

@@ -2,7 +2,10 @@
 //!
 //! Agents keep the server's address, so a port that wanders would cut them off.
 
-use std::{net::{Ipv4Addr, Ipv6Addr}, path::Path};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -36,9 +39,9 @@ pub async fn bind(state: &Path, wanted: Option<u16>) -> anyhow::Result<Bound> {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
     let public = match wanted {
-        Some(port) => localhost(port)
-            .await
-            .with_context(|| format!("port {port} is not free; leave --port out to have one picked"))?,
+        Some(port) => localhost(port).await.with_context(|| {
+            format!("port {port} is not free; leave --port out to have one picked")
+        })?,
         None => first_free(last.public, 8080).await?,
     };
     let admin = single(last.admin).await?;
@@ -51,7 +54,8 @@ pub async fn bind(state: &Path, wanted: Option<u16>) -> anyhow::Result<Bound> {
     };
     if last.public != 0 && last.public != ports.public {
         tracing::warn!(
-            was = last.public, now = ports.public,
+            was = last.public,
+            now = ports.public,
             "the portal's port has changed; agents enrolled before look for the old one"
         );
     }

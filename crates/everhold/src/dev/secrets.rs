@@ -53,8 +53,9 @@ impl Secrets {
         private_folder(folder)?;
         let file = folder.join("secrets.json");
         match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|_| anyhow::anyhow!("{} is damaged: restore it from a copy", file.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| {
+                anyhow::anyhow!("{} is damaged: restore it from a copy", file.display())
+            }),
             Err(error) if error.kind() == ErrorKind::NotFound && has_data => bail!(
                 "{} is missing, but there is data that needs it: restore the file, or start with an empty state \
                  folder",
@@ -134,7 +135,8 @@ mod tests {
         let again = Secrets::load_or_make(&folder, &SeededIds::new(2), true).expect("read");
         assert_eq!(made.admin_password, again.admin_password);
         assert_ne!(made.admin_password, made.msp_password);
-        let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        let mode =
+            |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
         assert_eq!(mode(&folder.join("secrets.json")), 0o600);
     }

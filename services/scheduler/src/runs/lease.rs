@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use api::scheduler::{Assignment, CreateRun, Run, Trigger};
-use domain::{AgentId, Timestamp, WorkloadId, run::RunState};
+use domain::{AgentId, RunId, Timestamp, WorkloadId, run::RunState};
 use pg::{AuditEvent, Scope, TenantTx};
 use runtime::{Cx, LeaseClaims};
 
@@ -22,8 +22,29 @@ use crate::state::Scheduler;
 /// Between two looks at the database while an agent waits: another replica may have queued something.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// A running run in the way, and its lease as it was seen: a heartbeat changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Busy {
+    run: RunId,
+    until: Timestamp,
+}
+
+enum Way {
+    Clear(Vec<AuditEvent>),
+    Busy(Busy),
+}
+
+enum Local {
+    Started(Box<Assignment>),
+    Busy(Busy),
+}
+
 impl Scheduler {
     /// An agent's own run, leased to it at once.
+    ///
+    /// A workload runs once at a time. If a run of it is running already, the door is knocked at: an agent that
+    /// lives beats every few seconds, and the caller is told of the conflict; one that was killed does not, and
+    /// its run is ended, so that the backup after a crash does not have to wait for the lease.
     pub async fn start_local(
         &self,
         cx: &Cx,
@@ -34,10 +55,40 @@ impl Scheduler {
     ) -> Result<Assignment, Error> {
         body.source.as_ref().map_or(Ok(()), validate::source)?;
         let request = Request::new(cx, body, key)?;
+        let mut silent = None;
+        loop {
+            match self.try_local(cx, scope, agent, body, request.as_ref(), silent).await? {
+                Local::Started(assignment) => return Ok(*assignment),
+                Local::Busy(busy) if silent.is_none() => {
+                    let place = self.hub.watch(busy.run.uuid());
+                    // Whichever comes first; what it means is read from the row.
+                    let _ = tokio::time::timeout(self.config.knock, place.notified()).await;
+                    silent = Some(busy);
+                }
+                Local::Busy(busy) => {
+                    return Err(Error::Conflict(format!(
+                        "run {} of this workload is running; wait for it, or cancel it (unless its agent is \
+                         heard again, its lease ends at {})",
+                        busy.run, busy.until
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn try_local(
+        &self,
+        cx: &Cx,
+        scope: Scope,
+        agent: AgentId,
+        body: &CreateRun,
+        request: Option<&Request>,
+        silent: Option<Busy>,
+    ) -> Result<Local, Error> {
         let (tenant, now) = (scope.tenant(), cx.now());
         let mut tx = TenantTx::begin(&self.db, scope).await?;
-        if let Some(earlier) = replayed(&mut tx, request.as_ref()).await? {
-            return self.assignment(earlier, now);
+        if let Some(earlier) = replayed(&mut tx, request).await? {
+            return Ok(Local::Started(Box::new(self.assignment(earlier, now)?)));
         }
         if let Some(source) = &body.source {
             store::insert_workload(tx.conn(), tenant, body.workload_id, agent, source, now).await?;
@@ -47,7 +98,10 @@ impl Scheduler {
         if workload.agent_id != agent {
             return Err(Error::NotFound);
         }
-        let mut events = self.clear_way(&mut tx, body.workload_id, now).await?;
+        let mut events = match self.clear_way(&mut tx, body.workload_id, now, silent).await? {
+            Way::Clear(events) => events,
+            Way::Busy(busy) => return Ok(Local::Busy(busy)),
+        };
         let source = body.source.as_ref().unwrap_or(&workload.source);
         store::set_workload_source(tx.conn(), tenant, body.workload_id, source).await?;
         let grant = self.grant(&mut tx, body.workload_id, now).await?;
@@ -58,13 +112,13 @@ impl Scheduler {
             trigger: Trigger::Local,
             source,
             now,
-            request: request.as_ref().map(|r| (r.key.as_str(), r.digest.as_slice())),
+            request: request.map(|r| (r.key.as_str(), r.digest.as_slice())),
         };
         store::insert_run(tx.conn(), tenant, &run, Some(grant)).await.map_err(overlapping)?;
         let stored = require(&mut tx, run.id).await?;
         events.push(event(cx, "run.started", &stored.run).detail("epoch", stored.epoch));
         tx.commit_all(events).await?;
-        self.assignment(stored, now)
+        Ok(Local::Started(Box::new(self.assignment(stored, now)?)))
     }
 
     /// Waits up to `wait` for a queued run of this agent.
@@ -110,11 +164,9 @@ impl Scheduler {
             return Ok(None);
         };
         store::lock_workload(tx.conn(), tenant, workload).await?;
-        let mut events = match self.clear_way(&mut tx, workload, now).await {
-            Ok(events) => events,
+        let Way::Clear(mut events) = self.clear_way(&mut tx, workload, now, None).await? else {
             // A local run started between our two looks: this one stays in the queue.
-            Err(Error::Conflict(_)) => return Ok(None),
-            Err(error) => return Err(error),
+            return Ok(None);
         };
         let grant = self.grant(&mut tx, workload, now).await?;
         if store::start_run(tx.conn(), tenant, id, grant, now).await? == 0 {
@@ -127,26 +179,28 @@ impl Scheduler {
         self.assignment(stored, now).map(Some)
     }
 
-    /// No other run of the workload may be running. One whose lease is over is ended here.
+    /// No other run of the workload may be running. One whose lease is over, or that did not answer a knock, is
+    /// ended here.
     async fn clear_way(
         &self,
         tx: &mut TenantTx,
         workload: WorkloadId,
         now: Timestamp,
-    ) -> Result<Vec<AuditEvent>, Error> {
+        silent: Option<Busy>,
+    ) -> Result<Way, Error> {
         let tenant = tx.tenant();
-        let Some(id) = store::find_running(tx.conn(), tenant, workload).await? else {
-            return Ok(Vec::new());
+        let Some(run) = store::find_running(tx.conn(), tenant, workload).await? else {
+            return Ok(Way::Clear(Vec::new()));
         };
-        let stored = require(tx, id).await?;
+        let stored = require(tx, run).await?;
         if let Some(until) = stored.lease_until.filter(|until| *until > now) {
-            return Err(Error::Conflict(format!(
-                "run {id} of this workload is running; unless its agent is heard again, its lease ends at \
-                 {until}"
-            )));
+            let busy = Busy { run, until };
+            if silent != Some(busy) {
+                return Ok(Way::Busy(busy));
+            }
         }
         let run = self.lose(tx, &stored, now).await?;
-        Ok(vec![own_event(self, "run.lost", &run, now)])
+        Ok(Way::Clear(vec![own_event(self, "run.lost", &run, now)]))
     }
 
     /// Ends a run whose lease is over, or that was never fetched. Its row is held by the caller.
