@@ -50,6 +50,7 @@ fn later_layers_win_and_defaults_fill_the_rest() {
     assert_eq!((sample.port, sample.hosts.len()), (2, 1));
     let store = sample.store.expect("given");
     assert!(store.path_style);
+    assert_eq!(store.region, "x");
     assert_eq!(store.secret_key.expose(), "123456", "digits stay text where text is wanted");
     assert_eq!(sample.peers["audit"], "http://a");
     let empty: Sample = load_from(None, vars(&[])).expect("defaults");

@@ -94,10 +94,13 @@ fn one_key_signs_three_kinds_and_none_passes_for_another() {
     ));
 }
 
+/// A name and what it does to good claims.
+type Spoiled = (&'static str, fn(&mut AccessClaims));
+
 #[test]
 fn every_claim_counts() {
     let (verifier, _) = verifier();
-    let cases: [(&str, fn(&mut AccessClaims)); 4] = [
+    let cases: [Spoiled; 4] = [
         ("issuer", |c| c.iss = "https://evil.example".into()),
         ("audience", |c| c.aud = "everhold-internal".into()),
         ("not before", |c| c.nbf += 6),
