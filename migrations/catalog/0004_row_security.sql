@@ -17,10 +17,11 @@ BEGIN
 END
 $$;
 
--- No tenant in it: how long the platform has been serving.
+-- No tenant in it: how long the platform has been serving. Shown inside a tenant's transaction only, so that a login
+-- without context sees no row anywhere.
 ALTER TABLE catalog.serving ENABLE ROW LEVEL SECURITY;
 ALTER TABLE catalog.serving FORCE ROW LEVEL SECURITY;
-CREATE POLICY serving_is_read ON catalog.serving FOR SELECT TO everhold_catalog USING (true);
+CREATE POLICY serving_is_read ON catalog.serving FOR SELECT TO everhold_catalog USING (app.tenant_id() IS NOT NULL);
 CREATE POLICY system_counts_serving ON catalog.serving FOR ALL TO everhold_catalog_system USING (true) WITH CHECK (true);
 GRANT SELECT, UPDATE (served_s, ticked_at) ON catalog.serving TO everhold_catalog_system;
 

@@ -204,7 +204,7 @@ fn boto3_cannot_delete_shorten_or_overwrite_and_reads_only_ciphertext() {
     fs::write(source.join("plain-file-name.txt"), marker.repeat(1000)).expect("write");
     agent.backup(&[&source]);
     python(
-        &root().join("tests/strangers/locks.py"),
+        &root().join("tests/strangers/packs.py"),
         &[platform.state.join("dev.json").as_os_str(), marker.as_ref(), "plain-file-name".as_ref()],
     );
 }
