@@ -119,7 +119,8 @@ async fn a_queued_run_is_canceled_at_once_and_a_running_one_is_told() {
     assert!(world.beat(got.run(), got.0.epoch).await.expect("alive").cancel);
     let end = world.end(&got, RunState::Canceled, None);
     assert_eq!(world.finish(got.run(), &end).await.expect("ends").state, RunState::Canceled);
-    let events = ["run.queued", "run.canceled", "run.started", "run.cancel_requested", "run.finished"];
+    let events =
+        ["run.queued", "run.canceled", "run.started", "run.cancel_requested", "run.finished"];
     assert_eq!(world.events().await, events);
     let failed = world.start(&world.agent).await.expect("starts");
     world.finish(failed.run(), &world.end(&failed, RunState::Failed, None)).await.expect("ends");

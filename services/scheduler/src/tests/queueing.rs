@@ -42,8 +42,7 @@ async fn wrong_sources_are_refused_with_every_field_named() {
     assert_eq!(problem.code, Code::Validation);
     let fields: Vec<&str> = problem.fields.iter().map(|field| field.field.as_str()).collect();
     assert_eq!(fields, ["source/paths/0", "source/paths/1"]);
-    let polled = world.agent.client.post::<_, PollReply>(&world.path("leases"), &PollLease { wait_s: 31 });
-    assert_eq!(code(polled.await.map(|_| ())), Code::Validation);
+    assert_eq!(code(world.poll(31).await), Code::Validation);
     let listed = world.admin.get::<Page<Run>>(&world.path("runs?cursor=nonsense")).await;
     assert_eq!(code(listed), Code::Validation);
     let unknown = serde_json::json!({ "workload_id": world.workload, "command": "rm" });
@@ -130,7 +129,10 @@ async fn the_same_request_under_its_key_makes_one_run() {
             .body(body.into())
             .expect("request");
         let response = world.app.raw(request).await;
-        (response.status(), serde_json::from_slice::<serde_json::Value>(response.body()).expect("json"))
+        (
+            response.status(),
+            serde_json::from_slice::<serde_json::Value>(response.body()).expect("json"),
+        )
     };
     let (status, first) = send(&["/srv"]).await;
     assert_eq!(status, StatusCode::CREATED);
