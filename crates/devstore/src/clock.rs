@@ -61,13 +61,17 @@ impl LockClock {
     }
     /// The time locks end by: the wall clock, or the trusted time while the wall clock is doubted.
     pub(crate) fn locks(&self) -> Timestamp {
-        let wall = self.wall.now();
-        let trusted = self.trusted(Uptime::now().since);
-        if wall > trusted + TOLERANCE { trusted } else { wall }
+        let (wall, trusted) = self.read();
+        if is_doubtful(wall, trusted) { trusted } else { wall }
     }
     /// Whether the wall clock is doubted.
     pub(crate) fn doubted(&self) -> bool {
-        self.locks() < self.wall.now()
+        let (wall, trusted) = self.read();
+        is_doubtful(wall, trusted)
+    }
+    /// Wall and trusted time, each read once: a clock that ticks between two readings is not a jump.
+    fn read(&self) -> (Timestamp, Timestamp) {
+        (self.wall.now(), self.trusted(Uptime::now().since))
     }
     /// An operator says that the wall clock is right.
     pub(crate) fn confirm(&self) {
@@ -86,6 +90,10 @@ impl LockClock {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.trusted + since.saturating_sub(state.at)
     }
+}
+
+fn is_doubtful(wall: Timestamp, trusted: Timestamp) -> bool {
+    wall > trusted + TOLERANCE
 }
 
 fn resumed(beat: &Heartbeat, uptime: &Uptime) -> Timestamp {
@@ -107,6 +115,12 @@ mod tests {
     }
     fn close(a: Timestamp, b: Timestamp) -> bool {
         a.since(b).max(b.since(a)) < Duration::from_secs(60)
+    }
+
+    #[test]
+    fn a_clock_that_merely_ticks_is_not_doubted() {
+        let clock = LockClock::new(Arc::new(domain::SystemClock), None, &Uptime::now());
+        assert!((0..1_000).all(|_| !clock.doubted()));
     }
 
     #[test]
