@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use api::scheduler::{CreateRun, RunSource};
+use api::{
+    Code,
+    scheduler::{Assignment, CreateRun, RunSource},
+};
 use domain::{SnapshotId, run::RunState, source::RunException};
 use serde::Serialize;
 
@@ -15,7 +18,7 @@ use super::Backup;
 use crate::{
     output::{Exit, Output, bytes, plain},
     pipeline::{
-        backup::{Done, Plan, Watch, execute},
+        backup::{Done, Plan, Watch, bury_predecessor, execute},
         feed::LeftOut,
         member::Member,
     },
@@ -61,7 +64,8 @@ pub async fn run(member: Member, args: Backup, output: &Output) -> Result<Exit> 
         workload_id: member.identity.workload_id,
         source: Some(RunSource { paths: plan.roots.display(), ..plan.source.clone() }),
     };
-    let assignment = member.control.start_local_run(&create).await?;
+    bury_predecessor(&member).await;
+    let assignment = start(&member, &create, output).await?;
     let watch = Watch::default();
     let signals = tokio::spawn(cancel_on_signal(watch.clone()));
     let progress = tokio::spawn(show(watch.clone(), output.clone()));
@@ -73,6 +77,26 @@ pub async fn run(member: Member, args: Backup, output: &Output) -> Result<Exit> 
     let done = done?;
     report(&done, output);
     Ok(Exit::with_exceptions(done.exceptions.len()))
+}
+
+/// How long a lease of a run that nobody carries on is waited for, in tries of [`LEASE_PAUSE`].
+const LEASE_TRIES: u32 = 30;
+const LEASE_PAUSE: Duration = Duration::from_secs(3);
+
+/// Starts a run. One of a process that died without leaving a note is waited for: its lease ends.
+async fn start(member: &Member, create: &CreateRun, output: &Output) -> Result<Assignment> {
+    for attempt in 1.. {
+        match member.control.start_local_run(create).await {
+            Err(error) if error.code() == Some(Code::Conflict) && attempt < LEASE_TRIES => {
+                if attempt == 1 {
+                    output.note(format_args!("{error}; waiting for it to end"));
+                }
+                tokio::time::sleep(LEASE_PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+    bail!("the run of another process does not end; try again later")
 }
 
 /// SIGINT and SIGTERM end the run at a safe point, as canceled.

@@ -15,7 +15,7 @@ use crate::{
     control::{pause, retryable},
     output::{Exit, Output},
     pipeline::{
-        backup::{Watch, execute, refuse},
+        backup::{Watch, bury_predecessor, execute, refuse},
         member::Member,
     },
 };
@@ -47,6 +47,9 @@ pub async fn run(member: Member, output: &Output) -> Result<Exit> {
             stop.cancel();
         }
     });
+    if let Ok(_lock) = member.home.lock_for_run() {
+        bury_predecessor(&member).await;
+    }
     output.note(format_args!("waiting for runs from {}", member.identity.server));
     let mut failures = 0;
     while !stop.is_cancelled() {

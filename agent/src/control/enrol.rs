@@ -52,7 +52,8 @@ pub enum EnrolError {
     Keys(String),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error(transparent)]
+    // Not transparent: the advice for people is found by the cause itself.
+    #[error("{0}")]
     Call(#[from] Error),
 }
 

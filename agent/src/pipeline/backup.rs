@@ -35,7 +35,7 @@ use super::{
 use crate::{
     control::{Transfer, TransferError, key_bytes},
     sources::{Roots, Walk, WalkOptions},
-    state::{LastCommit, StateError},
+    state::{LastCommit, Running, StateError},
 };
 
 /// Threads that hash, compress and seal.
@@ -46,7 +46,8 @@ fn workers() -> usize {
 /// A run that did not end in a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error(transparent)]
+    // Not transparent: the advice for people is found by the cause itself.
+    #[error("{0}")]
     Control(#[from] api::client::Error),
     #[error(transparent)]
     Transfer(#[from] TransferError),
@@ -108,6 +109,8 @@ pub async fn execute(
     watch: &Watch,
 ) -> Result<Done, RunError> {
     let stop = Arc::new(OnceLock::new());
+    let running = Running { run_id: assignment.run.id, epoch: assignment.epoch };
+    member.home.save_running(&running)?;
     let result = attempt(member, plan, assignment, watch, &stop).await;
     let result = result.map_err(|error| match stop.get() {
         Some(Stop::Lost(code)) => RunError::Lost(*code),
@@ -118,7 +121,28 @@ pub async fn execute(
     if let Err(error) = &result {
         tell_failure(member, assignment, watch, error).await;
     }
+    member.home.forget_running();
     result
+}
+
+/// Ends the run a dead process of this home left, so that nobody waits for its lease. The caller holds
+/// the run lock.
+pub async fn bury_predecessor(member: &Member) {
+    let Some(dead) = member.home.running() else { return };
+    let body = FinishRun {
+        epoch: dead.epoch,
+        state: RunState::Failed,
+        progress: Counters::default().progress("ended"),
+        receipt: None,
+        snapshot_id: None,
+        exceptions: Vec::new(),
+        error: Some("the agent was interrupted; the next run goes on from what it uploaded".into()),
+    };
+    // An error is as good: the run ended already, or its lease will.
+    if let Err(error) = member.control.finish_run(dead.run_id, &body).await {
+        tracing::debug!(%error, "the run of a dead process was not ended");
+    }
+    member.home.forget_running();
 }
 
 /// Finishes a run that cannot even begin.

@@ -20,7 +20,8 @@ pub enum MemberError {
     State(#[from] StateError),
     #[error("the stored vault keys cannot be used: {0}; restore {1} from a copy or enrol again")]
     Vault(String, String),
-    #[error(transparent)]
+    // Not transparent: the advice for people is found by the cause itself.
+    #[error("{0}")]
     Call(#[from] api::client::Error),
 }
 

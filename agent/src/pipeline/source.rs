@@ -40,7 +40,8 @@ const FRONT: u64 = 64 << 10;
 /// A snapshot's manifests or packs cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    #[error(transparent)]
+    // Not transparent: the advice for people is found by the cause itself.
+    #[error("{0}")]
     Control(#[from] api::client::Error),
     #[error(transparent)]
     Store(#[from] TransferError),

@@ -123,6 +123,8 @@ pub(crate) struct Work<'a> {
     pub ids: &'a dyn IdGen,
     pub figures: Arc<Figures>,
     pub cancel: CancellationToken,
+    /// What was backed up; folders above it only lead there.
+    sources: Vec<Vec<u8>>,
     problems: Mutex<Vec<Problem>>,
 }
 
@@ -132,9 +134,17 @@ impl Work<'_> {
         problems.push(problem(path, kind, detail));
     }
     fn shortfalls(&self, path: &[u8], short: &apply::Shortfalls) {
-        if !short.is_empty() {
+        if !short.is_empty() && !self.only_leads_to_a_source(path) {
             self.confess(path, ProblemKind::MetadataIncomplete, short.join("; "));
         }
+    }
+    /// Such a folder (`/home` of a backup of `/home/me`) was not asked for: that a normal user cannot make
+    /// it root's again is nothing to confess.
+    fn only_leads_to_a_source(&self, path: &[u8]) -> bool {
+        let below =
+            |source: &[u8]| source.strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"));
+        self.sources.iter().any(|source| below(source))
+            && !self.sources.iter().any(|source| source == path)
     }
     /// A name nothing else has, beside the final one.
     fn temporary(&self) -> Vec<u8> {
@@ -182,7 +192,9 @@ pub fn restore(
     let root = open_target(order)?;
     let overwrite = order.overwrite;
     let problems = Mutex::default();
-    let work = Work { reader, root, overwrite, ids, figures, cancel, problems };
+    // Without a summary every folder counts as asked for.
+    let sources = reader.summary().map(|summary| summary.paths).unwrap_or_default();
+    let work = Work { reader, root, overwrite, ids, figures, cancel, sources, problems };
     let scanned = scan::scan(&work, order)?;
     let mut report = Report { kept: scanned.kept, ..Report::default() };
     report.directories = scanned.folders.len() as u64;

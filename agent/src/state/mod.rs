@@ -13,7 +13,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use domain::{AgentId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId};
+use domain::{AgentId, RunId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use vault::keys::AgentKeys;
 use zeroize::Zeroizing;
@@ -25,6 +25,7 @@ const IDENTITY: &str = "agent.json";
 const KEYS: &str = "agent.keys";
 const VAULT: &str = "vault.json";
 const RECEIPT: &str = "last-receipt.json";
+const RUNNING: &str = "running.json";
 
 /// The folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,13 @@ pub struct LastCommit {
     pub committed_at: Timestamp,
     /// Base64.
     pub receipt: String,
+}
+
+/// The run under way. Found by a later process that holds the run lock: that run's process died.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    pub run_id: RunId,
+    pub epoch: u64,
 }
 
 /// The agent's folder.
@@ -216,6 +224,21 @@ impl Home {
     /// What the system says.
     pub fn save_last_commit(&self, commit: &LastCommit) -> Result<(), StateError> {
         self.write_json(RECEIPT, commit)
+    }
+
+    /// The run a dead process left; a damaged note counts as none.
+    pub fn running(&self) -> Option<Running> {
+        self.read_json(RUNNING).ok().flatten()
+    }
+    /// # Errors
+    /// What the system says.
+    pub fn save_running(&self, running: &Running) -> Result<(), StateError> {
+        self.write_json(RUNNING, running)
+    }
+    /// The run ended, however it did.
+    pub fn forget_running(&self) {
+        // Should it stay, the next run finishes an ended one, which does nothing.
+        let _ = std::fs::remove_file(self.path.join(RUNNING));
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
