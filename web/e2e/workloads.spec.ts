@@ -59,7 +59,8 @@ test('a folder of many entries holds few rows and loads the rest while one scrol
   await openSnapshot(page);
   await descend(page);
   // The folder made by e2e/setup.ts, and the stub's.
-  for (const name of ['documents', 'many']) await page.getByRole('row').filter({ hasText: name }).first().click();
+  const folders = page.getByRole('row').filter({ has: page.getByRole('img', { name: 'Folder' }) });
+  for (const name of ['documents', 'many']) await folders.filter({ hasText: name }).click();
   const grid = page.getByRole('grid');
   const status = page.getByText(/entries/);
   await expect(status).toHaveText(/^500 entries so far/);

@@ -2,6 +2,7 @@
 import { ActionIcon, Tooltip } from '@mantine/core';
 import { useClipboard } from '@mantine/hooks';
 import { IconCheck, IconCopy } from '@tabler/icons-react';
+import { Fragment } from 'react';
 import { useWords } from '../i18n/useWords';
 import classes from './Copy.module.css';
 
@@ -23,14 +24,21 @@ export function CopyButton({ text, label }: { text: string; label?: string }) {
   );
 }
 
-/** A shell command, whole and selectable. */
+/** A shell command, whole and selectable. Wraps between words, so that no option is torn at its hyphens. */
 export function CommandLine({ command, label }: { command: string; label: string }) {
   return (
     <div className={classes.line}>
       {/* Scrolls by keyboard too, hence the tab stop. */}
       {/* eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex */}
       <pre tabIndex={0} aria-label={label} className={classes.command}>
-        <code>{command}</code>
+        <code>
+          {command.split(' ').map((word, i) => (
+            <Fragment key={i}>
+              {i > 0 && ' '}
+              <span>{word}</span>
+            </Fragment>
+          ))}
+        </code>
       </pre>
       <CopyButton text={command} />
     </div>
