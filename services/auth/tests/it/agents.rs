@@ -43,9 +43,9 @@ async fn a_signed_request_is_believed_once() {
     for attempt in tries {
         let answer = attempt.await.expect("joins");
         if answer.code() == BELIEVED.1 {
-            believed += 1
+            believed += 1;
         } else {
-            answer.refused(401, "nonce_reused")
+            answer.refused(401, "nonce_reused");
         }
     }
     assert_eq!(believed, 1);

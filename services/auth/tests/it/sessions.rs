@@ -109,9 +109,9 @@ async fn of_fifty_parallel_uses_exactly_one_wins_and_the_family_ends() {
     for attempt in tries {
         let answer = attempt.await.expect("joins");
         if answer.status == 200 {
-            won.push(answer.body)
+            won.push(answer.body);
         } else {
-            answer.refused(401, "token_reused")
+            answer.refused(401, "token_reused");
         }
     }
     assert_eq!(won.len(), 1);
