@@ -8,8 +8,8 @@ use std::{
 use api::{
     Code,
     catalog::{
-        CommitReply, Entry, EntryKind, PackKind, RequestRestoreGrants, RestoreGrants, SnapshotPacks,
-        Vault,
+        CommitReply, Entry, EntryKind, PackKind, RequestRestoreGrants, RestoreGrants,
+        SnapshotPacks, Vault,
     },
     page::Page,
 };
@@ -41,15 +41,33 @@ impl PackSink for Spool {
 async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
     let session = world.open(agent).await;
     let spool = Arc::new(Spool::default());
-    let context = BackupContext { agent: agent.id, session: session.id, key_epoch: 1, first_seq: 0, workers: 1 };
+    let context = BackupContext {
+        agent: agent.id,
+        session: session.id,
+        key_epoch: 1,
+        first_seq: 0,
+        workers: 1,
+    };
     let index = Arc::new(ChunkIndex::new(agent.vault));
     let ids = world.app.ids().clone();
-    let mut writer =
-        Writer::begin(context, agent.vault_keys.clone(), &agent.descriptor, None, index, spool.clone(), ids).expect("writer");
-    writer.add_entry(tree::Entry::new(b"etc".to_vec(), tree::EntryKind::Directory)).expect("folder");
+    let mut writer = Writer::begin(
+        context,
+        agent.vault_keys.clone(),
+        &agent.descriptor,
+        None,
+        index,
+        spool.clone(),
+        ids,
+    )
+    .expect("writer");
+    writer
+        .add_entry(tree::Entry::new(b"etc".to_vec(), tree::EntryKind::Directory))
+        .expect("folder");
     for name in [b"etc/a".as_slice(), b"etc/b\xff"] {
         let kind = tree::EntryKind::File { size: 5, content: tree::Content::Empty };
-        writer.add_file(tree::Entry::new(name.to_vec(), kind), &mut b"hello".as_slice(), &[]).expect("file");
+        writer
+            .add_file(tree::Entry::new(name.to_vec(), kind), &mut b"hello".as_slice(), &[])
+            .expect("file");
     }
     let link = tree::EntryKind::Symlink { target: b"a".to_vec() };
     writer.add_entry(tree::Entry::new(b"etc/c".to_vec(), link)).expect("link");
@@ -67,7 +85,8 @@ async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
     let confirmed: BTreeMap<id::Sha256, Confirmed> = made
         .iter()
         .map(|pack| {
-            let version_id = pack.facts.as_ref().and_then(|f| f.version_id.clone()).expect("version");
+            let version_id =
+                pack.facts.as_ref().and_then(|f| f.version_id.clone()).expect("version");
             (id::Sha256(pack.sha256()), Confirmed { id: pack.id(), version_id })
         })
         .collect();
@@ -103,7 +122,8 @@ async fn a_managed_snapshot_is_browsed_folder_by_folder_and_each_look_is_an_even
     assert_eq!(folder.items[2].link_target.as_deref(), Some("a"));
     let (mut names, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page: Page<Entry> = person.get(&path(&format!("?path=/etc&limit=1{cursor}"))).await.expect("page");
+        let page: Page<Entry> =
+            person.get(&path(&format!("?path=/etc&limit=1{cursor}"))).await.expect("page");
         names.extend(page.items.into_iter().map(|e| e.name));
         match page.next_cursor {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -128,7 +148,8 @@ async fn a_customer_held_vault_shows_no_names() {
     agent.put::<Vault>(&format!("vaults/{}", agent.vault), &body).await.expect("vault");
     let snapshot = real_backup(&world, &agent).await.snapshot;
     let person = world.app.user(agent.tenant, Role::TenantAdmin);
-    let answer = person.get::<Page<Entry>>(&agent.path(&format!("snapshots/{}/entries", snapshot.id))).await;
+    let answer =
+        person.get::<Page<Entry>>(&agent.path(&format!("snapshots/{}/entries", snapshot.id))).await;
     assert_eq!(code_of(&answer), Some(Code::CustomerHeld));
 }
 
@@ -138,7 +159,8 @@ async fn restore_grants_read_exactly_the_packs_of_the_snapshot() {
     let agent = world.agent(world.app.tenant()).await;
     let first = world.backup(&agent, &mut Vec::new(), 2, &[]).await.snapshot;
     let second = world.backup(&agent, &mut Vec::new(), 2, &[]).await.snapshot;
-    let packs: SnapshotPacks = agent.get(&format!("snapshots/{}/packs", first.id)).await.expect("packs");
+    let packs: SnapshotPacks =
+        agent.get(&format!("snapshots/{}/packs", first.id)).await.expect("packs");
     let ask = RequestRestoreGrants { packs: packs.items.iter().map(|pack| pack.id).collect() };
     let path = format!("snapshots/{}/restore-grants", first.id);
     let grants: RestoreGrants = agent.post(&path, &ask).await.expect("grants");

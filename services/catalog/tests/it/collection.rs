@@ -18,14 +18,22 @@ async fn a_pack_nothing_needs_is_deleted_only_after_grace_and_lock() {
     let body = api::catalog::SessionHeartbeat { fence: session.fence };
     agent.post::<()>(&format!("sessions/{}/abort", session.id), &body).await.expect("aborted");
     assert_eq!(condemn(&world.catalog, agent.scope(), agent.vault).await.expect("one"), [pack.id]);
-    assert!(begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("grace").is_empty());
+    assert!(
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("grace").is_empty()
+    );
     world.advance(GRACE + DAY);
     let lock = pack.lock_until.expect("locked");
     if lock > world.now() {
-        assert!(begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("lock").is_empty());
+        assert!(
+            begin_delete(&world.catalog, agent.scope(), agent.vault)
+                .await
+                .expect("lock")
+                .is_empty()
+        );
         world.advance(lock.since(world.now()) + DAY);
     }
-    let warrants = begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("warrants");
+    let warrants =
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("warrants");
     assert_eq!(warrants.len(), 1);
     let gone = finish_delete(&world.catalog, agent.scope(), &warrants[0]).await.expect("deleted");
     assert_eq!(gone, Deletion::Deleted);
@@ -47,7 +55,9 @@ async fn an_old_session_still_open_keeps_what_it_could_have_seen() {
     let second = world.open(&agent).await;
     let manifest = world.manifest(&agent, &second, &mut Vec::new(), &made, &[]).await;
     agent.commit(&second, manifest.id()).await.expect("condemned packs can be named");
-    assert!(begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("none").is_empty());
+    assert!(
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("none").is_empty()
+    );
     assert_eq!(world.count("SELECT count(*) FROM catalog.packs WHERE state = 'live'").await, 2);
 }
 
@@ -64,10 +74,15 @@ async fn a_session_open_since_before_the_condemning_stops_the_deletion() {
     let condemned = condemn(&world.catalog, agent.scope(), agent.vault).await.expect("condemned");
     assert_eq!(condemned.len(), 2);
     world.advance(GRACE + DAY);
-    assert!(begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("held").is_empty());
+    assert!(
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("held").is_empty()
+    );
     let body = api::catalog::SessionHeartbeat { fence: session.fence };
     agent.post::<()>(&format!("sessions/{}/abort", session.id), &body).await.expect("aborted");
-    assert_eq!(begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("free").len(), 2);
+    assert_eq!(
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("free").len(),
+        2
+    );
 }
 
 #[tokio::test]
@@ -86,7 +101,10 @@ async fn the_parent_of_an_open_backup_does_not_expire_and_nothing_does_before_it
     assert!(expire(&world.catalog, agent.scope(), first.id).await.expect("expires now"));
     // What the second inherited stays; only nothing is left over.
     assert!(condemn(&world.catalog, agent.scope(), agent.vault).await.expect("none").is_empty());
-    assert_eq!(code_of(&agent.get::<api::catalog::Snapshot>(&format!("snapshots/{}", first.id)).await), Some(Code::NotFound));
+    assert_eq!(
+        code_of(&agent.get::<api::catalog::Snapshot>(&format!("snapshots/{}", first.id)).await),
+        Some(Code::NotFound)
+    );
     agent.get::<api::catalog::Snapshot>(&format!("snapshots/{}", second.id)).await.expect("there");
 }
 
@@ -103,18 +121,28 @@ async fn a_refused_delete_is_retained_and_tried_again_at_its_date() {
     world.advance(15 * DAY);
     // Somebody extended it without telling us.
     let longer = world.now() + 10 * DAY;
-    world.store.extend_lock(&pack.key, pack.version_id.as_deref().expect("version"), longer).await.expect("extended");
-    let warrants = begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("warrants");
-    let outcome = finish_delete(&world.catalog, agent.scope(), &warrants[0]).await.expect("an outcome");
+    world
+        .store
+        .extend_lock(&pack.key, pack.version_id.as_deref().expect("version"), longer)
+        .await
+        .expect("extended");
+    let warrants =
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("warrants");
+    let outcome =
+        finish_delete(&world.catalog, agent.scope(), &warrants[0]).await.expect("an outcome");
     assert!(matches!(outcome, Deletion::Retained { until: Some(_) }));
-    assert!(begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("not yet").is_empty());
+    assert!(
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("not yet").is_empty()
+    );
     let next = world.open(&agent).await;
     let manifest = world.manifest(&agent, &next, &mut Vec::new(), &made, &[]).await;
     assert_eq!(code_of(&agent.commit(&next, manifest.id()).await), Some(Code::PackUnusable));
     let body = api::catalog::SessionHeartbeat { fence: next.fence };
     agent.post::<()>(&format!("sessions/{}/abort", next.id), &body).await.expect("aborted");
     world.advance(11 * DAY);
-    let warrants = begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("warrants");
-    let outcome = finish_delete(&world.catalog, agent.scope(), &warrants[0]).await.expect("an outcome");
+    let warrants =
+        begin_delete(&world.catalog, agent.scope(), agent.vault).await.expect("warrants");
+    let outcome =
+        finish_delete(&world.catalog, agent.scope(), &warrants[0]).await.expect("an outcome");
     assert_eq!(outcome, Deletion::Deleted);
 }

@@ -18,10 +18,16 @@ async fn a_backup_becomes_a_snapshot_whose_packs_the_store_keeps_locked_as_promi
     let snapshot = &reply.snapshot;
     assert!(snapshot.protect_until >= world.now() + 372 * DAY);
     assert!(snapshot.locked_until >= snapshot.protect_until);
-    let packs: SnapshotPacks = agent.get(&format!("snapshots/{}/packs", snapshot.id)).await.expect("packs");
+    let packs: SnapshotPacks =
+        agent.get(&format!("snapshots/{}/packs", snapshot.id)).await.expect("packs");
     assert_eq!(packs.items.len(), 4);
     for pack in &packs.items {
-        let facts = world.store.head(&pack.key, pack.version_id.as_deref()).await.expect("head").expect("there");
+        let facts = world
+            .store
+            .head(&pack.key, pack.version_id.as_deref())
+            .await
+            .expect("head")
+            .expect("there");
         assert_eq!(facts.lock_mode, Some(LockMode::Compliance));
         assert!(facts.lock_until.expect("locked") >= snapshot.protect_until, "{}", pack.key);
     }
@@ -53,7 +59,10 @@ async fn a_commit_leaves_its_event_and_its_facts_in_the_outbox() {
     let event = "SELECT count(*) FROM catalog.outbox WHERE topic = 'audit' AND payload->>'action' = 'snapshot.committed'";
     assert_eq!(world.count(event).await, 1);
     assert_eq!(world.count("SELECT count(*) FROM catalog.outbox WHERE topic = 'meter'").await, 3);
-    assert_eq!(world.count("SELECT count(*) FROM catalog.outbox WHERE topic = 'snapshot_committed'").await, 1);
+    assert_eq!(
+        world.count("SELECT count(*) FROM catalog.outbox WHERE topic = 'snapshot_committed'").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -80,7 +89,10 @@ async fn two_commits_at_once_make_one_snapshot() {
     let manifest = world.manifest(&agent, &session, &mut Vec::new(), &packs, &[]).await;
     let id = manifest.id();
     let (a, b, c) = tokio::join!(
-        agent.commit(&session, id), agent.commit(&session, id), agent.commit(&session, id));
+        agent.commit(&session, id),
+        agent.commit(&session, id),
+        agent.commit(&session, id)
+    );
     let done: Vec<CommitReply> = [a, b, c].into_iter().filter_map(Result::ok).collect();
     assert!(!done.is_empty());
     assert!(done.iter().all(|reply| reply.snapshot.id == done[0].snapshot.id));
@@ -101,9 +113,13 @@ async fn an_incremental_writes_references_only_for_what_changed() {
     let second = world.backup(&agent, &mut chain, 1, &[list[0].id]).await;
     // One new pack and one manifest; one interval closed.
     assert_eq!(world.count(rows).await, 23);
-    assert_eq!(world.count("SELECT count(*) FROM catalog.snapshot_packs WHERE last_seq IS NOT NULL").await, 1);
+    assert_eq!(
+        world.count("SELECT count(*) FROM catalog.snapshot_packs WHERE last_seq IS NOT NULL").await,
+        1
+    );
     for (snapshot, expected) in [(&first.snapshot, 21), (&second.snapshot, 22)] {
-        let packs: SnapshotPacks = agent.get(&format!("snapshots/{}/packs", snapshot.id)).await.expect("packs");
+        let packs: SnapshotPacks =
+            agent.get(&format!("snapshots/{}/packs", snapshot.id)).await.expect("packs");
         assert_eq!(packs.items.len(), expected);
     }
     assert_eq!(second.snapshot.parent_id, Some(first.snapshot.id));
@@ -117,7 +133,8 @@ async fn a_full_list_ends_the_references_to_the_manifests_before_it() {
     for _ in 0..3 {
         world.backup(&agent, &mut chain, 1, &[]).await;
     }
-    let open = "SELECT count(*) FROM catalog.snapshot_packs r JOIN catalog.packs p ON p.id = r.pack_id
+    let open =
+        "SELECT count(*) FROM catalog.snapshot_packs r JOIN catalog.packs p ON p.id = r.pack_id
                 WHERE r.last_seq IS NULL AND p.kind = 'manifest'";
     assert_eq!(world.count(open).await, 3);
     // An agent that lost its state starts afresh: a full list without a parent.
@@ -127,7 +144,10 @@ async fn a_full_list_ends_the_references_to_the_manifests_before_it() {
     let reply = agent.commit(&session, manifest.id()).await.expect("commit");
     assert_eq!(reply.snapshot.parent_id, None);
     assert_eq!(world.count(open).await, 1);
-    assert_eq!(world.count("SELECT count(*) FROM catalog.snapshot_packs WHERE last_seq IS NULL").await, 2);
+    assert_eq!(
+        world.count("SELECT count(*) FROM catalog.snapshot_packs WHERE last_seq IS NULL").await,
+        2
+    );
 }
 
 #[tokio::test]
@@ -200,7 +220,11 @@ async fn a_manifest_for_another_session_or_with_another_set_is_refused() {
         let mut manifest = agent.build(&world, &session, &[], &packs, &[]);
         change(&mut manifest);
         let made = agent.upload_manifest(&session, &manifest, &agent.keys).await;
-        assert_eq!(code_of(&agent.commit(&session, made.id()).await), Some(Code::ManifestRejected), "{what}");
+        assert_eq!(
+            code_of(&agent.commit(&session, made.id()).await),
+            Some(Code::ManifestRejected),
+            "{what}"
+        );
     }
 }
 
@@ -228,7 +252,9 @@ async fn a_lost_pack_is_never_committed_and_ends_commits_under_way() {
     let manifest = world.manifest(&agent, &session, &mut Vec::new(), &packs, &[]).await;
     let scope = authz::Scope::without_permit(agent.tenant, authz::ScopeReason::Reconcile);
     let lost = [packs[0].id()];
-    catalog::collection::declare_lost(&world.catalog, scope, agent.vault, &lost).await.expect("lost");
+    catalog::collection::declare_lost(&world.catalog, scope, agent.vault, &lost)
+        .await
+        .expect("lost");
     assert_eq!(code_of(&agent.commit(&session, manifest.id()).await), Some(Code::PackUnusable));
 }
 
@@ -244,7 +270,8 @@ async fn snapshots_are_listed_newest_first_in_pages_without_gaps() {
     }
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page: Page<Snapshot> = agent.get(&format!("snapshots?limit=2{cursor}")).await.expect("page");
+        let page: Page<Snapshot> =
+            agent.get(&format!("snapshots?limit=2{cursor}")).await.expect("page");
         seen.extend(page.items.iter().map(|snapshot| snapshot.id));
         match page.next_cursor {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -262,11 +289,13 @@ async fn packs_in_use_are_extended_once_per_step_and_not_once_per_backup() {
     let agent = world.agent(world.app.tenant()).await;
     let mut chain = Vec::new();
     world.backup(&agent, &mut chain, 1, &[]).await;
-    let long = world.count("SELECT count(*) FROM catalog.packs WHERE lock_until > '2027-01-01'").await;
+    let long =
+        world.count("SELECT count(*) FROM catalog.packs WHERE lock_until > '2027-01-01'").await;
     assert_eq!(long, 2);
     // A second backup the same day is promised a week, which the locks cover already.
     let second = world.backup(&agent, &mut chain, 0, &[]).await.snapshot;
     assert_eq!(second.slots, []);
-    let short = world.count("SELECT count(*) FROM catalog.packs WHERE lock_until < '2026-02-01'").await;
+    let short =
+        world.count("SELECT count(*) FROM catalog.packs WHERE lock_until < '2026-02-01'").await;
     assert_eq!(short, 1, "only its own manifest, with the initial lock");
 }

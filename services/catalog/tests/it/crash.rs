@@ -90,8 +90,12 @@ async fn after_a_crash_at_any_step_the_next_backup_succeeds_and_nothing_referenc
                 agent.get(&format!("snapshots/{}/packs", snapshot.id)).await.expect("packs");
             for pack in packs.items {
                 assert_eq!(pack.state, api::catalog::PackState::Live, "{at:?}");
-                let there = world.store.head(&pack.key, pack.version_id.as_deref()).await.expect("head");
-                assert!(there.is_some_and(|facts| facts.lock_until >= Some(snapshot.protect_until)), "{at:?}");
+                let there =
+                    world.store.head(&pack.key, pack.version_id.as_deref()).await.expect("head");
+                assert!(
+                    there.is_some_and(|facts| facts.lock_until >= Some(snapshot.protect_until)),
+                    "{at:?}"
+                );
             }
         }
     }
@@ -124,7 +128,8 @@ async fn a_server_that_dies_anywhere_in_a_commit_leaves_all_or_nothing_and_the_r
         let manifest = world.manifest(&agent, &session, &mut chain, &packs, &[]).await;
         let (cx, permit) = (world.cx(&agent), agent.permit::<SessionWrite>());
         let body = commit_body(&session, manifest.id());
-        let commit = catalog::sessions::commit::commit(&world.catalog, &cx, &permit, session.id, &body);
+        let commit =
+            catalog::sessions::commit::commit(&world.catalog, &cx, &permit, session.id, &body);
         let ended = dropped_after(polls, commit).await;
         let half = world
             .count(
@@ -135,9 +140,13 @@ async fn a_server_that_dies_anywhere_in_a_commit_leaves_all_or_nothing_and_the_r
             .await;
         assert_eq!(half, 0, "after {polls} polls");
         let reply = agent.commit(&session, manifest.id()).await.expect("the repeat succeeds");
-        let packs: SnapshotPacks =
-            agent.get(&format!("snapshots/{}/packs?limit=1000", reply.snapshot.id)).await.expect("packs");
-        assert!(packs.items.iter().all(|pack| pack.lock_until >= Some(reply.snapshot.protect_until)));
+        let packs: SnapshotPacks = agent
+            .get(&format!("snapshots/{}/packs?limit=1000", reply.snapshot.id))
+            .await
+            .expect("packs");
+        assert!(
+            packs.items.iter().all(|pack| pack.lock_until >= Some(reply.snapshot.protect_until))
+        );
         if ended {
             break;
         }

@@ -32,7 +32,8 @@ async fn a_grant_takes_exactly_the_granted_bytes_once() {
     let agent = world.agent(world.app.tenant()).await;
     let session = world.open(&agent).await;
     let pack = [agent.random_pack(0, PackKind::Data)];
-    let put = agent.allocate(&session, &pack).await.expect("grant").grants.remove(0).put.expect("put");
+    let put =
+        agent.allocate(&session, &pack).await.expect("grant").grants.remove(0).put.expect("put");
     assert_ne!(put_object(&put, Bytes::from(vec![1; 512])).await.0, 200);
     assert_eq!(put_object(&put, pack[0].bytes.clone()).await.0, 200);
     assert_eq!(put_object(&put, pack[0].bytes.clone()).await.0, 412);
@@ -88,9 +89,21 @@ async fn planted(lock: Option<u64>, bytes: impl FnOnce(&[u8]) -> Vec<u8>) -> Opt
 #[tokio::test]
 async fn an_object_with_a_shorter_lock_another_content_or_no_lock_is_not_confirmed() {
     assert_eq!(planted(Some(30), <[u8]>::to_vec).await, None, "long enough");
-    assert_eq!(planted(Some(2), <[u8]>::to_vec).await, Some(Code::PackNotConfirmed), "lock too short");
-    assert_eq!(planted(Some(30), |b| vec![0; b.len()]).await, Some(Code::PackNotConfirmed), "other bytes");
-    assert_eq!(planted(Some(30), |b| b[1..].to_vec()).await, Some(Code::PackNotConfirmed), "short body");
+    assert_eq!(
+        planted(Some(2), <[u8]>::to_vec).await,
+        Some(Code::PackNotConfirmed),
+        "lock too short"
+    );
+    assert_eq!(
+        planted(Some(30), |b| vec![0; b.len()]).await,
+        Some(Code::PackNotConfirmed),
+        "other bytes"
+    );
+    assert_eq!(
+        planted(Some(30), |b| b[1..].to_vec()).await,
+        Some(Code::PackNotConfirmed),
+        "short body"
+    );
     assert_eq!(planted(None, <[u8]>::to_vec).await, Some(Code::PackNotConfirmed), "no lock");
 }
 
@@ -131,11 +144,21 @@ async fn the_database_has_the_same_state_machine_as_the_code() {
     for from in PackState::ALL {
         for to in PackState::ALL.into_iter().filter(|to| *to != from) {
             // Past the trigger to the start, then through it.
-            sqlx::raw_sql("ALTER TABLE catalog.packs DISABLE TRIGGER packs_guard").execute(&mut superuser).await.expect("off");
-            let set = sqlx::AssertSqlSafe(format!("UPDATE catalog.packs SET state = '{}', condemned_at = now()", from.as_str()));
+            sqlx::raw_sql("ALTER TABLE catalog.packs DISABLE TRIGGER packs_guard")
+                .execute(&mut superuser)
+                .await
+                .expect("off");
+            let set = sqlx::AssertSqlSafe(format!(
+                "UPDATE catalog.packs SET state = '{}', condemned_at = now()",
+                from.as_str()
+            ));
             sqlx::raw_sql(set).execute(&mut superuser).await.expect("set");
-            sqlx::raw_sql("ALTER TABLE catalog.packs ENABLE TRIGGER packs_guard").execute(&mut superuser).await.expect("on");
-            let step = sqlx::AssertSqlSafe(format!("UPDATE catalog.packs SET state = '{}'", to.as_str()));
+            sqlx::raw_sql("ALTER TABLE catalog.packs ENABLE TRIGGER packs_guard")
+                .execute(&mut superuser)
+                .await
+                .expect("on");
+            let step =
+                sqlx::AssertSqlSafe(format!("UPDATE catalog.packs SET state = '{}'", to.as_str()));
             let done = sqlx::raw_sql(step).execute(&mut superuser).await.is_ok();
             assert_eq!(done, catalog::packs::state::may_become(from, to), "{from:?} to {to:?}");
         }

@@ -72,8 +72,13 @@ impl Arena {
              w AS (INSERT INTO catalog.workloads (tenant_id, id, agent_id, vault_id, kind, name, created_at)
                    SELECT $1, $1, $1, $2, 'files', 'w', now() RETURNING id)
              INSERT INTO catalog.sessions VALUES ($1, $3, $2, $1, $1, $1, 1, 0, 1, NULL, 'aborted', now(), now(), 0, now(), 'agent')";
-        sqlx::query(sql).bind(tenant.uuid()).bind(arena.vault.uuid()).bind(arena.session)
-            .execute(&mut superuser).await.expect("vault");
+        sqlx::query(sql)
+            .bind(tenant.uuid())
+            .bind(arena.vault.uuid())
+            .bind(arena.session)
+            .execute(&mut superuser)
+            .await
+            .expect("vault");
         let arena = Arc::new(arena);
         let mut tx = arena.tx().await;
         for seq in 0..PACKS {
@@ -116,10 +121,16 @@ fn rand_u64() -> u64 {
 async fn client(arena: Arc<Arena>, how: Commit) {
     let workload = WorkloadId::from_uuid(Uuid::from_u128(u128::from(rand_u64())));
     let mut tx = arena.tx().await;
-    let sql = "INSERT INTO catalog.workloads (tenant_id, id, agent_id, vault_id, kind, name, created_at)
+    let sql =
+        "INSERT INTO catalog.workloads (tenant_id, id, agent_id, vault_id, kind, name, created_at)
                VALUES ($1, $2, $1, $3, 'files', 'w', now())";
-    sqlx::query(sql).bind(tx.tenant().uuid()).bind(workload.uuid()).bind(arena.vault.uuid())
-        .execute(tx.conn()).await.expect("workload");
+    sqlx::query(sql)
+        .bind(tx.tenant().uuid())
+        .bind(workload.uuid())
+        .bind(arena.vault.uuid())
+        .execute(tx.conn())
+        .await
+        .expect("workload");
     tx.commit_operational(OperationalReason::SessionBookkeeping).await.expect("workload");
     let mut standing: Option<SnapshotId> = None;
     for seq in 1..=COMMITS as i64 {
@@ -171,7 +182,14 @@ async fn commit(arena: &Arena, workload: WorkloadId, seq: i64, how: Commit) -> O
     Some(snapshot)
 }
 
-async fn insert_snapshot(tx: &mut TenantTx, arena: &Arena, workload: WorkloadId, id: SnapshotId, seq: i64, any_pack: Uuid) {
+async fn insert_snapshot(
+    tx: &mut TenantTx,
+    arena: &Arena,
+    workload: WorkloadId,
+    id: SnapshotId,
+    seq: i64,
+    any_pack: Uuid,
+) {
     let session = Uuid::from_u128(u128::from(rand_u64()));
     let tenant = tx.tenant().uuid();
     sqlx::query("INSERT INTO catalog.sessions VALUES ($1, $2, $3, $4, $1, $1, 1, $5, 1, NULL, 'committed', $6, $6, 0, $6, NULL)")
@@ -206,12 +224,16 @@ async fn collector(arena: Arc<Arena>, number: i64) {
     let later = arena.now + std::time::Duration::from_secs(1);
     while !arena.over.load(Ordering::Relaxed) {
         let mut tx = arena.tx().await;
-        let rows = collection::store::lock_condemnable(&mut tx, arena.vault, 20).await.expect("lock");
+        let rows =
+            collection::store::lock_condemnable(&mut tx, arena.vault, 20).await.expect("lock");
         collection::store::set_condemned(&mut tx, &rows, arena.now).await.expect("condemned");
         tx.commit_operational(OperationalReason::PackBookkeeping).await.expect("condemned");
         let mut tx = arena.tx().await;
-        let rows = collection::store::lock_deletable(&mut tx, arena.vault, later, later, 10).await.expect("lock");
-        let gone = collection::store::set_deleting(&mut tx, &rows, arena.now).await.expect("deleting");
+        let rows = collection::store::lock_deletable(&mut tx, arena.vault, later, later, 10)
+            .await
+            .expect("lock");
+        let gone =
+            collection::store::set_deleting(&mut tx, &rows, arena.now).await.expect("deleting");
         let mut fresh = Vec::new();
         for _ in &gone {
             seq += 1;
@@ -240,14 +262,20 @@ async fn run(how: Commit) -> (u64, u64, u64) {
     arena.db.close().await;
     let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
     let figures = (read(&arena.commits), read(&arena.deleted), read(&arena.lost));
-    println!("{how:?}: {} commits, {} deletions, {} lost references", figures.0, figures.1, figures.2);
+    println!(
+        "{how:?}: {} commits, {} deletions, {} lost references",
+        figures.0, figures.1, figures.2
+    );
     figures
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_commit_ever_refers_to_a_pack_on_its_way_out() {
     let (commits, deleted, lost) = run(Commit::LocksRows).await;
-    assert!(commits > 100 && deleted > 100, "{commits} commits, {deleted} deletions: no race took place");
+    assert!(
+        commits > 100 && deleted > 100,
+        "{commits} commits, {deleted} deletions: no race took place"
+    );
     assert_eq!(lost, 0);
 }
 

@@ -25,11 +25,21 @@ async fn a_lease_opens_only_its_own_agents_workload_and_never_at_an_older_epoch(
         lease_token: world.lease(&agent, 6),
         last_receipt: None,
     };
-    assert_eq!(code_of(&other.post::<api::catalog::Session>("sessions", &stolen).await), Some(Code::LeaseLost));
+    assert_eq!(
+        code_of(&other.post::<api::catalog::Session>("sessions", &stolen).await),
+        Some(Code::LeaseLost)
+    );
     let token = world.lease(&agent, 7);
     world.advance(Duration::from_secs(3_600));
-    let late = api::catalog::OpenSession { workload_id: agent.workload, lease_token: token, last_receipt: None };
-    assert_eq!(code_of(&agent.post::<api::catalog::Session>("sessions", &late).await), Some(Code::LeaseLost));
+    let late = api::catalog::OpenSession {
+        workload_id: agent.workload,
+        lease_token: token,
+        last_receipt: None,
+    };
+    assert_eq!(
+        code_of(&agent.post::<api::catalog::Session>("sessions", &late).await),
+        Some(Code::LeaseLost)
+    );
 }
 
 #[tokio::test]
@@ -60,7 +70,8 @@ async fn the_next_session_adopts_what_the_last_one_uploaded_and_can_commit_it() 
     assert_eq!(adopted, expected);
     let manifest = world.manifest(&agent, &second, &mut Vec::new(), &uploaded, &[]).await;
     let reply = agent.commit(&second, manifest.id()).await.expect("commit");
-    let packs: SnapshotPacks = agent.get(&format!("snapshots/{}/packs", reply.snapshot.id)).await.expect("packs");
+    let packs: SnapshotPacks =
+        agent.get(&format!("snapshots/{}/packs", reply.snapshot.id)).await.expect("packs");
     assert_eq!(packs.items.len(), 4);
     assert!(world.open(&agent).await.adopted.is_empty());
 }
@@ -70,7 +81,8 @@ async fn aborting_is_harmless_to_repeat_and_ends_the_session() {
     let world = world().await;
     let agent = world.agent(world.app.tenant()).await;
     let session = world.open(&agent).await;
-    let (path, body) = (format!("sessions/{}/abort", session.id), SessionHeartbeat { fence: session.fence });
+    let (path, body) =
+        (format!("sessions/{}/abort", session.id), SessionHeartbeat { fence: session.fence });
     agent.post::<()>(&path, &body).await.expect("aborted");
     agent.post::<()>(&path, &body).await.expect("again");
     assert_eq!(code_of(&beat(&agent, &session).await), Some(Code::SessionEnded));
@@ -115,7 +127,12 @@ async fn the_steward_keeps_packs_of_an_open_session_locked() {
     let first = pack.lock_until.expect("locked");
     world.advance(first.since(world.now()) - DAY);
     while jobs::steward_round(&world.catalog).await.expect("round") {}
-    let facts = world.store.head(&pack.key, pack.version_id.as_deref()).await.expect("head").expect("there");
+    let facts = world
+        .store
+        .head(&pack.key, pack.version_id.as_deref())
+        .await
+        .expect("head")
+        .expect("there");
     assert!(facts.lock_until.expect("locked") >= world.now() + 5 * DAY);
 }
 
@@ -153,13 +170,18 @@ async fn a_receipt_the_database_does_not_know_freezes_collection_of_its_tenant_o
         world.try_open(&agent, epoch, Some(unknown.clone())).await.expect("the backup goes on");
     }
     assert_eq!(world.count(frozen).await, 1);
-    let event = "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'collection.frozen'";
+    let event =
+        "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'collection.frozen'";
     assert_eq!(world.count(event).await, 1);
     let scope = |tenant| authz::Scope::without_permit(tenant, authz::ScopeReason::Reconcile);
-    let condemned = catalog::collection::condemn(&world.catalog, scope(agent.tenant), agent.vault).await;
+    let condemned =
+        catalog::collection::condemn(&world.catalog, scope(agent.tenant), agent.vault).await;
     assert!(matches!(condemned, Err(catalog::collection::CollectError::Frozen)));
-    let expired = catalog::collection::expire(&world.catalog, scope(agent.tenant), reply.snapshot.id).await;
+    let expired =
+        catalog::collection::expire(&world.catalog, scope(agent.tenant), reply.snapshot.id).await;
     assert!(matches!(expired, Err(catalog::collection::CollectError::Frozen)));
     let other = world.agent(world.app.tenant()).await;
-    catalog::collection::condemn(&world.catalog, scope(other.tenant), other.vault).await.expect("not frozen");
+    catalog::collection::condemn(&world.catalog, scope(other.tenant), other.vault)
+        .await
+        .expect("not frozen");
 }

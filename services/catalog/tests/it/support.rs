@@ -16,14 +16,17 @@ use api::{
     },
     client::{Client, Error},
     internal::{VerifiedAgent, VerifyAgentRequest},
-    signature::{self, SignatureParams},
+    signature,
 };
-use axum::{extract::State, middleware, routing::post};
+use axum::{extract::State, routing::post};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use catalog::{Catalog, CatalogConfig};
 use devstore::{Config, DevStore, Key, Policy};
-use domain::{AgentId, IdGen, PackId, RunId, TenantId, Timestamp, VaultId, WorkloadId, retention::RetentionRule};
+use domain::{
+    AgentId, IdGen, PackId, RunId, TenantId, Timestamp, VaultId, WorkloadId,
+    retention::RetentionRule,
+};
 use ed25519_dalek::VerifyingKey;
 use runtime::{Caller, Json, LeaseClaims, Platform, Reply, Role, RoleName};
 use serde::de::DeserializeOwned;
@@ -60,7 +63,7 @@ pub async fn world() -> World {
     let dir = tempfile::tempdir().expect("folder");
     let enrolled = Enrolled::default();
     let made: Arc<OnceLock<(Arc<Catalog>, S3Store, DevStore, StoreConfig)>> = Arc::default();
-    let (out, path, known) = (made.clone(), dir.path().to_owned(), enrolled.clone());
+    let (out, path) = (made.clone(), dir.path().to_owned());
     let app = TestApp::builder()
         .role(RoleName::Auth, {
             let known = enrolled.clone();
@@ -79,8 +82,7 @@ pub async fn world() -> World {
                 retention: RetentionRule::default(),
             };
             let catalog = Arc::new(Catalog::new(platform, config).await.expect("catalog"));
-            let mut role = catalog::role_of(&catalog);
-            role.router = role.router.layer(middleware::from_fn_with_state(known, leave_keys));
+            let role = catalog::role_of(&catalog);
             assert!(out.set((catalog, store, devstore, store_config)).is_ok());
             role
         })
@@ -94,7 +96,8 @@ pub async fn world() -> World {
 async fn start_store(dir: &std::path::Path, platform: &Platform) -> (DevStore, StoreConfig) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
     let address = listener.local_addr().expect("address");
-    let secret = |name: &str| Credentials { access_key: name.into(), secret_key: format!("{name}-secret") };
+    let secret =
+        |name: &str| Credentials { access_key: name.into(), secret_key: format!("{name}-secret") };
     let key = |name: &str, policy, bucket: &str| Key {
         access_key: name.into(),
         secret_key: format!("{name}-secret"),
@@ -132,8 +135,9 @@ async fn start_store(dir: &std::path::Path, platform: &Platform) -> (DevStore, S
 
 /// Auth at its seam: verifies real signatures of the agents it knows.
 fn auth(known: Enrolled) -> Role {
-    let router =
-        axum::Router::new().route("/internal/v1/auth/agent-request", post(verify)).with_state(known);
+    let router = axum::Router::new()
+        .route("/internal/v1/auth/agent-request", post(verify))
+        .with_state(known);
     Role::new(RoleName::Auth).internal(router)
 }
 
@@ -145,26 +149,13 @@ async fn verify(
     let invalid = Code::SignatureInvalid;
     let agent = known.lock().expect("lock").get(&ask.agent_id).cloned().ok_or(invalid)?;
     let key: [u8; 32] = BASE64.decode(&agent.verify_key).expect("b64").try_into().expect("32");
-    let base = String::from_utf8(BASE64.decode(&ask.base).map_err(|_| invalid)?).map_err(|_| invalid)?;
-    let bytes = BASE64.decode(&ask.signature).ok().and_then(|b| b.try_into().ok()).ok_or(invalid)?;
+    let base =
+        String::from_utf8(BASE64.decode(&ask.base).map_err(|_| invalid)?).map_err(|_| invalid)?;
+    let bytes =
+        BASE64.decode(&ask.signature).ok().and_then(|b| b.try_into().ok()).ok_or(invalid)?;
     let key = VerifyingKey::from_bytes(&key).map_err(|_| invalid)?;
     signature::verify(&key, &base, &bytes).map_err(|_| invalid)?;
     if agent.tenant_id == ask.tenant_id { Ok(Json(agent)) } else { Err(invalid.into()) }
-}
-
-/// What the edge does with auth's answer: the enrolled keys travel with the request.
-async fn leave_keys(
-    State(known): State<Enrolled>,
-    mut request: axum::extract::Request,
-    next: middleware::Next,
-) -> axum::response::Response {
-    let input = request.headers().get("signature-input").and_then(|v| v.to_str().ok());
-    let agent = input.and_then(|text| SignatureParams::parse(text).ok()).map(|params| params.agent_id);
-    let found = agent.and_then(|id| known.lock().expect("lock").get(&id).cloned());
-    if let Some(agent) = found {
-        request.extensions_mut().insert(agent);
-    }
-    next.run(request).await
 }
 
 /// An agent with its vault, and everything it keeps on its machine.
@@ -305,7 +296,13 @@ impl World {
     }
 
     /// A whole backup: these packs (and those of the parent, minus `dropped`), a manifest, the commit.
-    pub async fn backup(&self, agent: &Agent, chain: &mut Vec<SignedManifest>, count: u64, dropped: &[PackId]) -> CommitReply {
+    pub async fn backup(
+        &self,
+        agent: &Agent,
+        chain: &mut Vec<SignedManifest>,
+        count: u64,
+        dropped: &[PackId],
+    ) -> CommitReply {
         let session = self.open(agent).await;
         let packs = self.upload_some(agent, &session, 0..count).await;
         let manifest = self.manifest(agent, &session, chain, &packs, dropped).await;
@@ -313,7 +310,12 @@ impl World {
     }
 
     /// Packs of random bytes, uploaded and confirmed.
-    pub async fn upload_some(&self, agent: &Agent, session: &Session, seqs: std::ops::Range<u64>) -> Vec<Made> {
+    pub async fn upload_some(
+        &self,
+        agent: &Agent,
+        session: &Session,
+        seqs: std::ops::Range<u64>,
+    ) -> Vec<Made> {
         let mut made: Vec<Made> = seqs
             .map(|seq| {
                 let kind = if seq % 2 == 0 { PackKind::Data } else { PackKind::Meta };
@@ -344,7 +346,11 @@ impl World {
     /// Puts an object into the vault bucket with the administrator's key and no lock.
     pub async fn put_unlocked(&self, key: &str, bytes: Bytes) {
         let admin = self.store_config.admin.clone().expect("admin");
-        let config = StoreConfig { key_bucket: "vaults".into(), key_keeper: admin, ..self.store_config.clone() };
+        let config = StoreConfig {
+            key_bucket: "vaults".into(),
+            key_keeper: admin,
+            ..self.store_config.clone()
+        };
         let store = S3Store::connect(config).await.expect("store");
         store.put_key_object(key, bytes).await.expect("planted");
     }
@@ -388,23 +394,34 @@ impl Agent {
     pub async fn get<R: DeserializeOwned>(&self, rest: &str) -> Result<R, Error> {
         self.client.get(&self.path(rest)).await
     }
-    pub async fn post<R: DeserializeOwned>(&self, rest: &str, body: &impl serde::Serialize) -> Result<R, Error> {
+    pub async fn post<R: DeserializeOwned>(
+        &self,
+        rest: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<R, Error> {
         self.client.post(&self.path(rest), body).await
     }
-    pub async fn put<R: DeserializeOwned>(&self, rest: &str, body: &impl serde::Serialize) -> Result<R, Error> {
+    pub async fn put<R: DeserializeOwned>(
+        &self,
+        rest: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<R, Error> {
         self.client.put(&self.path(rest), body).await
     }
 
     /// The request for a managed vault without a kit.
     pub async fn create_vault(&self, world: &World) -> CreateVault {
         let platform: PlatformKeys = self.get("platform-keys").await.expect("platform keys");
-        let wrap_key: [u8; 32] = BASE64.decode(&platform.wrap_key).expect("b64").try_into().expect("32");
+        let wrap_key: [u8; 32] =
+            BASE64.decode(&platform.wrap_key).expect("b64").try_into().expect("32");
         let to_platform = Recipient::keyed(vault::keys::RecipientKind::Platform, wrap_key);
         let wrap = |to, kind, recipient_id| KeyWrap {
             epoch: 1,
             recipient_kind: kind,
             recipient_id,
-            wrap: BASE64.encode(self.vault_keys.wrap_for(1, to, &**world.app.ids()).expect("wrap").encode()),
+            wrap: BASE64.encode(
+                self.vault_keys.wrap_for(1, to, &**world.app.ids()).expect("wrap").encode(),
+            ),
         };
         CreateVault {
             name: "laptop".into(),
@@ -415,7 +432,11 @@ impl Agent {
                 wrap(self.keys.recipient(self.id), RecipientKind::Agent, self.id.to_string()),
                 wrap(to_platform, RecipientKind::Platform, platform.wrap_key_id.clone()),
             ],
-            workload: CreateWorkload { id: self.workload, kind: "files".into(), name: "files".into() },
+            workload: CreateWorkload {
+                id: self.workload,
+                kind: "files".into(),
+                name: "files".into(),
+            },
         }
     }
 
@@ -425,13 +446,21 @@ impl Agent {
         Made { seq, kind, bytes: bytes.into(), facts: None }
     }
 
-    pub async fn allocate(&self, session: &Session, made: &[Made]) -> Result<AllocatedPacks, Error> {
+    pub async fn allocate(
+        &self,
+        session: &Session,
+        made: &[Made],
+    ) -> Result<AllocatedPacks, Error> {
         let packs = made.iter().map(Made::ask).collect();
         let body = AllocatePacks { fence: session.fence, packs };
         self.post(&format!("sessions/{}/packs", session.id), &body).await
     }
 
-    pub async fn confirm(&self, session: &Session, packs: Vec<ConfirmPack>) -> Result<ConfirmedPacks, Error> {
+    pub async fn confirm(
+        &self,
+        session: &Session,
+        packs: Vec<ConfirmPack>,
+    ) -> Result<ConfirmedPacks, Error> {
         let body = ConfirmPacks { fence: session.fence, packs };
         self.post(&format!("sessions/{}/packs/confirm", session.id), &body).await
     }
@@ -456,7 +485,12 @@ impl Agent {
         Ok(())
     }
 
-    pub async fn upload_manifest(&self, session: &Session, manifest: &Manifest, signer: &AgentKeys) -> Made {
+    pub async fn upload_manifest(
+        &self,
+        session: &Session,
+        manifest: &Manifest,
+        signer: &AgentKeys,
+    ) -> Made {
         let bytes = Bytes::from(manifest.sign(&signer.signing_key()));
         // Far from the packs' numbers.
         let mut made = [Made { seq: 1_000_000, kind: PackKind::Manifest, bytes, facts: None }];
@@ -473,14 +507,19 @@ impl Agent {
         packs: &[Made],
         dropped: &[PackId],
     ) -> Manifest {
-        let before = if chain.is_empty() { PackSet::default() } else { vault::manifest::resolve(chain).expect("set") };
+        let before = if chain.is_empty() {
+            PackSet::default()
+        } else {
+            vault::manifest::resolve(chain).expect("set")
+        };
         let mut set = before;
         dropped.iter().for_each(|id| drop(set.0.remove(id)));
         let mut added: Vec<PackRef> = packs.iter().map(Made::reference).collect();
         added.sort_by_key(|pack| pack.id);
         set.0.extend(added.iter().map(|pack| (pack.id, pack.clone())));
         let parent = chain.first();
-        let depth = parent.map_or(0, |parent| (parent.manifest.depth + 1) % vault::manifest::FULL_EVERY);
+        let depth =
+            parent.map_or(0, |parent| (parent.manifest.depth + 1) % vault::manifest::FULL_EVERY);
         let mut removed = dropped.to_vec();
         removed.sort_unstable();
         let list = if depth == 0 {

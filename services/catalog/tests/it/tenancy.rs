@@ -32,12 +32,32 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
     let json = |value: Result<Value, serde_json::Error>| value.expect("json");
     let pack = ids.pack.parse().expect("id");
     let beat = json(serde_json::to_value(SessionHeartbeat { fence: 1 }));
-    let packs = json(serde_json::to_value(AllocatePacks { fence: 1, packs: vec![api::catalog::AllocatePack {
-        seq: 0, kind: api::catalog::PackKind::Data, sha256: "00".repeat(32), md5: "AAAAAAAAAAAAAAAAAAAAAA==".into(), length: 1,
-    }] }));
-    let confirm = json(serde_json::to_value(ConfirmPacks { fence: 1, packs: vec![ConfirmPack { id: pack, version_id: None }] }));
-    let commit = json(serde_json::to_value(CommitSession { fence: 1, manifest_id: pack, paths: vec![], tags: Default::default(), stats: Default::default() }));
-    let open = json(serde_json::to_value(OpenSession { workload_id: ids.workload.parse().expect("id"), lease_token: lease.into(), last_receipt: None }));
+    let packs = json(serde_json::to_value(AllocatePacks {
+        fence: 1,
+        packs: vec![api::catalog::AllocatePack {
+            seq: 0,
+            kind: api::catalog::PackKind::Data,
+            sha256: "00".repeat(32),
+            md5: "AAAAAAAAAAAAAAAAAAAAAA==".into(),
+            length: 1,
+        }],
+    }));
+    let confirm = json(serde_json::to_value(ConfirmPacks {
+        fence: 1,
+        packs: vec![ConfirmPack { id: pack, version_id: None }],
+    }));
+    let commit = json(serde_json::to_value(CommitSession {
+        fence: 1,
+        manifest_id: pack,
+        paths: vec![],
+        tags: Default::default(),
+        stats: Default::default(),
+    }));
+    let open = json(serde_json::to_value(OpenSession {
+        workload_id: ids.workload.parse().expect("id"),
+        lease_token: lease.into(),
+        last_receipt: None,
+    }));
     let restore = json(serde_json::to_value(RequestRestoreGrants { packs: vec![pack] }));
     vec![
         (get.clone(), "vaults", Value::Null),
@@ -120,7 +140,10 @@ async fn ids_of_another_tenant_answer_like_random_ids_on_every_operation() {
             let unknown = answer(client, &method, &fill(template, &random), &random_body).await;
             assert_eq!(foreign, unknown, "{method} {template}");
             let refused = matches!(foreign, Err(Code::NotFound | Code::Forbidden));
-            assert!(refused || !template.contains('{') && template != "sessions", "{method} {template}");
+            assert!(
+                refused || !template.contains('{') && template != "sessions",
+                "{method} {template}"
+            );
         }
     }
     // In their tenant: as in one that does not exist.
@@ -131,7 +154,11 @@ async fn ids_of_another_tenant_answer_like_random_ids_on_every_operation() {
         for (method, template, body) in operations(&known, &lease) {
             let foreign = answer(client, &method, &fill(template, &known), &body).await;
             let unknown = answer(client, &method, &fill(template, &theirs), &body).await;
-            assert_eq!((foreign, unknown), (Err(Code::NotFound), Err(Code::NotFound)), "{method} {template}");
+            assert_eq!(
+                (foreign, unknown),
+                (Err(Code::NotFound), Err(Code::NotFound)),
+                "{method} {template}"
+            );
         }
     }
 }
@@ -146,8 +173,10 @@ async fn the_list_of_operations_above_is_the_whole_document() {
         documented.extend(item.post.iter().map(|_| format!("POST {path}")));
     }
     let ids = made_up(&world, "ten_00000000000000000000000000000000");
-    let mut listed: Vec<String> =
-        operations(&ids, "x").into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let mut listed: Vec<String> = operations(&ids, "x")
+        .into_iter()
+        .map(|(method, path, _)| format!("{method} {path}"))
+        .collect();
     documented.sort();
     listed.sort();
     // PUT vaults/{id} makes what it names; its own tests are in `vaults`.
@@ -162,16 +191,32 @@ async fn nobody_and_the_wrong_role_get_nothing() {
     let billing = world.app.user(us.tenant, Role::BillingViewer);
     for (method, template, body) in operations(&ours, "x") {
         let path = fill(template, &ours);
-        assert_eq!(answer(&nobody, &method, &path, &body).await, Err(Code::Unauthenticated), "{template}");
-        assert_eq!(answer(&billing, &method, &path, &body).await, Err(Code::Forbidden), "{template}");
+        assert_eq!(
+            answer(&nobody, &method, &path, &body).await,
+            Err(Code::Unauthenticated),
+            "{template}"
+        );
+        assert_eq!(
+            answer(&billing, &method, &path, &body).await,
+            Err(Code::Forbidden),
+            "{template}"
+        );
     }
     // Managing is not decrypting, and only agents write.
     let msp = world.app.msp_user(world.app.tenant(), us.tenant, Role::MspOwner);
-    for rest in [format!("snapshots/{}/entries", ours.snapshot), format!("vaults/{}/keys", ours.vault)] {
-        assert_eq!(answer(&msp, &Method::GET, &us.path(&rest), &Value::Null).await, Err(Code::Forbidden));
+    for rest in
+        [format!("snapshots/{}/entries", ours.snapshot), format!("vaults/{}/keys", ours.vault)]
+    {
+        assert_eq!(
+            answer(&msp, &Method::GET, &us.path(&rest), &Value::Null).await,
+            Err(Code::Forbidden)
+        );
     }
     let open = json!({ "workload_id": ours.workload, "lease_token": "x" });
-    assert_eq!(answer(&msp, &Method::POST, &us.path("sessions"), &open).await, Err(Code::Forbidden));
+    assert_eq!(
+        answer(&msp, &Method::POST, &us.path("sessions"), &open).await,
+        Err(Code::Forbidden)
+    );
 }
 
 #[tokio::test]
@@ -181,13 +226,24 @@ async fn every_table_is_under_forced_row_security_and_shows_nothing_without_a_te
     // One of everything, a freeze among them.
     let agent = world.agent(world.app.tenant()).await;
     let mut receipt = vault::receipt::Receipt::open(
-        &base64::Engine::decode(&base64::engine::general_purpose::STANDARD,
-            world.backup(&agent, &mut Vec::new(), 1, &[]).await.receipt).expect("base64"),
-        &world.catalog.receipt_public()).expect("ours");
+        &base64::Engine::decode(
+            &base64::engine::general_purpose::STANDARD,
+            world.backup(&agent, &mut Vec::new(), 1, &[]).await.receipt,
+        )
+        .expect("base64"),
+        &world.catalog.receipt_public(),
+    )
+    .expect("ours");
     receipt.snapshot = world.app.id();
-    let unknown = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, receipt.sign(world.catalog.receipt_key()));
+    let unknown = base64::Engine::encode(
+        &base64::engine::general_purpose::STANDARD,
+        receipt.sign(world.catalog.receipt_key()),
+    );
     world.try_open(&agent, 5, Some(unknown)).await.expect("open");
-    assert_eq!(schema::violations(world.app.database(), Schema::Catalog).await.expect("asked"), Vec::<String>::new());
+    assert_eq!(
+        schema::violations(world.app.database(), Schema::Catalog).await.expect("asked"),
+        Vec::<String>::new()
+    );
     for table in schema::probe(world.app.database(), Schema::Catalog).await.expect("probed") {
         assert!(table.rows > 0, "{} is empty and proves nothing", table.table);
         assert!(matches!(table.seen, None | Some(0)), "{table:?}");

@@ -8,7 +8,7 @@ use api::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use vault::{
     descriptor::{self, VaultDescriptor},
-    keys::{Recipient, Roster, RootKey},
+    keys::{Recipient, RootKey, Roster},
 };
 
 use crate::support::{Agent, World, code_of, world};
@@ -23,13 +23,15 @@ async fn a_managed_vault_gets_a_roster_of_the_platform_and_its_keys_reach_the_ke
     let agent = world.agent(world.app.tenant()).await;
     let keys: VaultKeys = agent.get(&format!("vaults/{}/keys", agent.vault)).await.expect("keys");
     let raw = BASE64.decode(&keys.roster).expect("base64");
-    let roster = Roster::open(&raw, &[world.catalog.roster_authority()]).expect("signed by the platform");
+    let roster =
+        Roster::open(&raw, &[world.catalog.roster_authority()]).expect("signed by the platform");
     assert_eq!(roster.member(agent.id), Some(&agent.keys.member(agent.id)));
     roster.check_descriptor(&agent.descriptor).expect("of this descriptor");
     let prefix = format!("{}/", vault::layout::vault_prefix(agent.tenant, agent.vault));
     let objects = world.store.list_key_objects(&prefix).await.expect("list");
     assert_eq!(objects.len(), 4, "{objects:?}");
-    let stored = world.store.get_key_object(&vault::layout::roster_key(agent.tenant, agent.vault, 1)).await;
+    let stored =
+        world.store.get_key_object(&vault::layout::roster_key(agent.tenant, agent.vault, 1)).await;
     assert_eq!(stored.expect("roster"), raw);
 }
 
@@ -51,7 +53,9 @@ async fn making_a_vault_again_is_harmless_and_with_other_keys_refused() {
 async fn a_session_does_not_open_before_the_keys_are_durable() {
     let world = world().await;
     let agent = world.agent(world.app.tenant()).await;
-    world.execute("UPDATE catalog.key_wraps SET stored_at = NULL WHERE recipient_kind = 'platform'").await;
+    world
+        .execute("UPDATE catalog.key_wraps SET stored_at = NULL WHERE recipient_kind = 'platform'")
+        .await;
     assert_eq!(code_of(&world.try_open(&agent, 1, None).await), Some(Code::StoreUnavailable));
     assert!(catalog::vaults::jobs::round(&world.catalog).await.expect("round"));
     world.try_open(&agent, 1, None).await.expect("durable now");
@@ -95,7 +99,8 @@ pub async fn customer_held(world: &World, agent: &mut Agent) -> CreateVault {
     let to: Recipient = root.recipient();
     body.wraps[1].recipient_kind = RecipientKind::Root;
     body.wraps[1].recipient_id = hex::encode(to.id);
-    body.wraps[1].wrap = BASE64.encode(agent.vault_keys.wrap_for(1, to, &*ids).expect("wrap").encode());
+    body.wraps[1].wrap =
+        BASE64.encode(agent.vault_keys.wrap_for(1, to, &*ids).expect("wrap").encode());
     let roster = Roster {
         tenant: agent.tenant,
         vault: agent.vault,
@@ -135,7 +140,8 @@ async fn an_agent_sees_its_own_vaults_and_workloads_only() {
     let admin = world.app.user(tenant, authz::Role::TenantAdmin);
     let all: Page<Vault> = admin.get(&one.path("vaults?limit=1")).await.expect("page");
     let next = all.next_cursor.expect("another page");
-    let rest: Page<Vault> = admin.get(&one.path(&format!("vaults?limit=1&cursor={next}"))).await.expect("page");
+    let rest: Page<Vault> =
+        admin.get(&one.path(&format!("vaults?limit=1&cursor={next}"))).await.expect("page");
     assert_ne!(all.items[0].id, rest.items[0].id);
     assert!(rest.next_cursor.is_none());
 }
