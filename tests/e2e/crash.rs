@@ -39,7 +39,7 @@ fn scene() -> Scene {
     }
     // Incompressible, so that many packs must travel.
     let mut noise = vec![0_u8; 8 << 20];
-    for i in 0..48_u64 {
+    for i in 0..24_u64 {
         let mut state = i + 1;
         for block in noise.chunks_mut(8) {
             state ^= state << 13;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router, extract::ConnectInfo};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -32,8 +32,10 @@ pub async fn serve_public(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), stop.clone()));
+            Ok((stream, peer)) => {
+                // Handlers that slow down guessing ask who is at the other end.
+                let router = router.clone().layer(Extension(ConnectInfo(peer)));
+                connections.spawn(connection(stream, router, stop.clone()));
             }
             Err(error) => {
                 // Out of descriptors, or the peer is gone already: neither ends the server.
