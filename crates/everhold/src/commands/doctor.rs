@@ -79,7 +79,7 @@ fn keys(config: &ServerConfig, findings: &mut Findings) {
     ] {
         match auth::keys::parse_signing_key(secret.expose()) {
             Ok(key) if ServiceKeys::new(&key).is_ok() => {
-                findings.good(name, "an Ed25519 private key")
+                findings.good(name, "an Ed25519 private key");
             }
             _ => findings.wrong(
                 name,
@@ -97,7 +97,7 @@ fn keys(config: &ServerConfig, findings: &mut Findings) {
             );
         }
         Err(error) => {
-            findings.wrong("keys.wrapper_file", format!("{error}; it holds 32 bytes, mode 0600"))
+            findings.wrong("keys.wrapper_file", format!("{error}; it holds 32 bytes, mode 0600"));
         }
     }
 }

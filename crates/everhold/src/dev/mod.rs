@@ -253,7 +253,7 @@ async fn supervise(cluster: Cluster, stop: CancellationToken) {
         match checked.await {
             Ok(Ok(Some(_))) => tracing::warn!("PostgreSQL was gone and has been started again"),
             Ok(Err(error)) => {
-                tracing::error!(error = format!("{error:#}"), "PostgreSQL does not start")
+                tracing::error!(error = format!("{error:#}"), "PostgreSQL does not start");
             }
             Ok(Ok(None)) | Err(_) => {}
         }
