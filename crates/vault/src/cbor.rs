@@ -6,6 +6,8 @@
 //! because general CBOR crates accept every form of a number and indefinite lengths, and refusing these
 //! needs the heads themselves.
 
+use domain::Timestamp;
+
 /// The bytes are not what the format allows; the object is damaged or hostile and must not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CborError {
@@ -179,6 +181,12 @@ impl<'a> Reader<'a> {
         let value = self.head(u8::from(negative))?;
         let value = i64::try_from(value).map_err(|_| CborError::OutOfBounds)?;
         Ok(if negative { !value } else { value })
+    }
+    /// Milliseconds since 1970; beyond what a [`Timestamp`] holds there is no second form of its limit.
+    pub fn moment(&mut self) -> Result<Timestamp, CborError> {
+        let millis = self.u64()?;
+        let moment = Timestamp::from_unix_millis(millis);
+        if moment.unix_millis() == millis { Ok(moment) } else { Err(CborError::OutOfBounds) }
     }
     /// A byte string; borrowed, so its length can never be larger than the input.
     pub fn bytes(&mut self) -> Result<&'a [u8], CborError> {

@@ -154,7 +154,7 @@ impl VaultDescriptor {
         fields.required(r, 4)?;
         let vault = VaultId::from_bytes(r.array_of()?);
         fields.required(r, 5)?;
-        let created = Timestamp::from_unix_millis(r.u64()?);
+        let created = r.moment()?;
         fields.required(r, 6)?;
         let key_mode = match r.u64()? {
             1 => KeyMode::Managed,

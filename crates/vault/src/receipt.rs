@@ -112,9 +112,9 @@ impl Receipt {
         let manifest_sha256 = Sha256(r.array_of()?);
         let manifest_version = text(&mut fields, r, 12)?;
         fields.required(r, 13)?;
-        let committed_at = Timestamp::from_unix_millis(r.u64()?);
+        let committed_at = r.moment()?;
         fields.required(r, 14)?;
-        let protect_until = Timestamp::from_unix_millis(r.u64()?);
+        let protect_until = r.moment()?;
         fields.end(r)?;
         reader.end()?;
         Ok(Self {
@@ -169,7 +169,7 @@ impl ForgetRecord {
         fields.required(r, 6)?;
         let manifest_sha256 = Sha256(r.array_of()?);
         fields.required(r, 7)?;
-        let forgotten_at = Timestamp::from_unix_millis(r.u64()?);
+        let forgotten_at = r.moment()?;
         let by = text(&mut fields, r, 8)?;
         let reason = text(&mut fields, r, 9)?;
         fields.end(r)?;

@@ -1,6 +1,6 @@
 //! Bytes of a manifest's payload.
 
-use domain::{AgentId, PackId, SessionId, TenantId, Timestamp, VaultId, WorkloadId};
+use domain::{AgentId, PackId, SessionId, TenantId, VaultId, WorkloadId};
 
 use super::{FrameBitmap, Manifest, ManifestError, PackList, PackRef, ParentRef};
 use crate::{
@@ -86,7 +86,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
     fields.required(r, 8)?;
     let key_epoch = r.u32()?;
     fields.required(r, 9)?;
-    let created = Timestamp::from_unix_millis(r.u64()?);
+    let created = r.moment()?;
     fields.required(r, 10)?;
     exactly(r.array()?, 3)?;
     let root = Root { node: ChunkId(r.array_of()?), level: r.u8()?, entries: r.u64()? };

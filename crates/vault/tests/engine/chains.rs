@@ -59,6 +59,11 @@ fn a_chain_with_a_gap_or_a_wrong_link_is_refused() {
     let mut swapped = third.chain.clone();
     swapped[1] = SignedManifest::decode(swapped[1].id, &other.object).unwrap();
     assert!(matches!(resolve(&swapped), Err(ManifestError::BrokenChain(_))));
+    // The same, at the right depth of the same vault: only the hash tells.
+    let twin = lab.increment(&tree, &first);
+    swapped[1] = SignedManifest::decode(swapped[1].id, &twin.object).unwrap();
+    assert_eq!(swapped[1].manifest.depth, third.chain[1].manifest.depth);
+    assert!(matches!(resolve(&swapped), Err(ManifestError::BrokenChain(_))));
     // Even its own agent cannot sign a list that contradicts its hash.
     let mut manifest = third.chain[0].manifest.clone();
     if let PackList::Delta { added, .. } = &mut manifest.packs {

@@ -1,17 +1,19 @@
 //! No flipped bit, missing byte or misplaced part of any object goes unnoticed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use domain::{PackId, RunId, SnapshotId};
 use vault::{
     backup::PackSink as _,
-    id::{IdKeys, Sha256},
+    compress::Codec,
+    id::{FrameKind, IdKeys, Sha256},
     keys::{KitVault, Recipient, RecipientKind, RecoveryKit, Roster, VaultKeys, Wrap},
-    manifest::{ManifestError, SignedManifest},
-    pack::{OpenPack, PackError, PackKind, SealedPack},
+    manifest::{FrameBitmap, ManifestError, PackRef, PackSet, SignedManifest},
+    pack::{Header, OpenPack, PackBuilder, PackError, PackKind, SealedPack},
     receipt::{ForgetRecord, Receipt},
-    snapshot::ReadError,
+    seal::{FrameCounter, PackKeys},
+    snapshot::{Frames, PackSource, ReadError},
     verify,
 };
 
@@ -354,4 +356,58 @@ fn no_salt_and_no_nonce_is_used_twice() {
         }
     }
     assert!(salts.len() > 10 && last.reread == 1);
+}
+
+#[test]
+fn a_frame_that_is_not_what_its_id_says_is_refused_even_from_a_holder_of_the_key() {
+    let lab = Lab::new(25);
+    let ids = IdKeys::of(&lab.keys);
+    let header = Header {
+        kind: PackKind::Data,
+        tenant: lab.keys.tenant(),
+        vault: lab.keys.vault(),
+        epoch: 1,
+        agent: lab.agent,
+        session: lab.session(),
+        seq: 0,
+        salt: [0; 32],
+        commitment: [0; 32],
+    };
+    let mut pack = PackBuilder::new(header, lab.keys.epoch(1).unwrap(), &*lab.ids);
+    let (said, sealed) =
+        (b"what the index promises".as_slice(), b"what a bad member sealed".as_slice());
+    let id = ids.chunk(FrameKind::Chunk, said);
+    let ticket = pack.reserve(FrameKind::Chunk, id, Vec::new(), sealed.len());
+    pack.place(ticket.seal(Codec::Raw, sealed, sealed).unwrap());
+    let pack = pack.finish().unwrap();
+    assert_eq!(check(&lab, PackKind::Data, &pack.bytes), Err(PackError::WrongId));
+    let reference = PackRef {
+        id: PackId::fresh(&*lab.ids, lab.now),
+        kind: PackKind::Data,
+        sha256: pack.sha256,
+        length: pack.bytes.len() as u64,
+        version_id: String::new(),
+        frames: pack.directory.len(),
+        used: FrameBitmap::default(),
+    };
+    lab.bucket.emit(pack).unwrap();
+    let set = PackSet([(reference.id, reference)].into());
+    let source = Arc::clone(&lab.bucket) as Arc<dyn PackSource>;
+    let frames = Frames::new(Arc::clone(&lab.keys), &set, source, None);
+    let read = frames.frame(FrameKind::Chunk, &id);
+    assert!(matches!(read, Err(ReadError::WrongId(wrong)) if wrong == id));
+}
+
+#[test]
+fn two_frames_of_a_pack_never_share_a_key_stream() {
+    let keys = PackKeys::derive(&[1; 32], &[2; 32], &[3; 80]);
+    let mut counter = FrameCounter::new();
+    let mut sealed = BTreeSet::new();
+    for _ in 0..1_000 {
+        let mut frame = vec![0; 64];
+        keys.seal_frame(counter.next_number(), b"", &mut frame);
+        assert!(sealed.insert(frame[..16].to_vec()), "the key stream repeats");
+    }
+    let [a, b] = keys.seal_directories(counter, [(b"", vec![0; 64]), (b"", vec![0; 64])]);
+    assert!(sealed.insert(a[..16].to_vec()) && sealed.insert(b[..16].to_vec()));
 }
