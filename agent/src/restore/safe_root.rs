@@ -496,6 +496,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn no_path_whatsoever_leaves_the_target(
             parts in proptest::collection::vec(

@@ -29,12 +29,17 @@ struct Collect {
     exceptions: Vec<RunException>,
     excluded: Vec<(String, Excluded)>,
     on_open: Option<OnOpen>,
+    /// Acts between the stat of a file and its opening.
+    before_open: Option<OnOpen>,
 }
 
 impl Visitor for Collect {
     type Error = Infallible;
 
-    fn take_unchanged(&mut self, _: &[u8], _: &Stat) -> Result<bool, Infallible> {
+    fn take_unchanged(&mut self, path: &[u8], _: &Stat) -> Result<bool, Infallible> {
+        if let Some(act) = &mut self.before_open {
+            act(path);
+        }
         Ok(false)
     }
     fn file(&mut self, found: Found, mut content: OpenFile) -> Result<(), Infallible> {
@@ -234,6 +239,31 @@ fn what_vanishes_between_listing_and_opening_is_told() {
     let collect = place.walk_with(Excludes::default(), collect);
     let kinds: Vec<ExceptionKind> = collect.exceptions.iter().map(|e| e.kind).collect();
     assert_eq!(kinds, [ExceptionKind::Vanished]);
+}
+
+#[test]
+fn what_is_gone_or_swapped_when_opened_is_told_and_never_blocks() {
+    let place = place();
+    let (gone, swapped) = (place.file("gone", b"x"), place.file("swapped", b"x"));
+    let to_link = place.file("to-link", b"x");
+    let collect = Collect {
+        before_open: Some(Box::new(move |path| {
+            if path.ends_with(b"/gone") {
+                fs::remove_file(&gone).expect("remove");
+            } else if path.ends_with(b"/swapped") {
+                fs::remove_file(&swapped).expect("remove");
+                mknodat(CWD, &swapped, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+                    .expect("fifo");
+            } else {
+                fs::remove_file(&to_link).expect("remove");
+                symlink("/etc/hostname", &to_link).expect("link");
+            }
+        })),
+        ..Collect::default()
+    };
+    let collect = place.walk_with(Excludes::default(), collect);
+    assert!(collect.contents.is_empty());
+    assert_eq!(collect.exceptions.len(), 3, "{:?}", collect.exceptions);
 }
 
 #[test]
