@@ -9,7 +9,7 @@ exec 9>.dev.lock; flock 9
 url=$(scripts/pg.sh start .dev/pg 9>&-)  # the server must not inherit the lock
 host=${url#*host=}
 bin=$(scripts/pg.sh bin)
-psql() { "$bin/psql" -qXv ON_ERROR_STOP=1 -h "$host" -U postgres "$@"; }
+psql() { "$bin/psql" -qXv ON_ERROR_STOP=1 -o /dev/null -h "$host" -U postgres "$@"; }
 
 fresh=everhold_dev_$$
 psql -d postgres -c "CREATE DATABASE $fresh"
