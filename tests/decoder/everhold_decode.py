@@ -328,13 +328,14 @@ class Dump:
 
 
 class S3:
-    """Plain S3: list and get. Of several versions of a key the oldest counts: nothing is ever overwritten (R2)."""
+    """Plain S3: list and get. In the vault bucket nothing is ever overwritten, so of several versions of a key the
+    first one is ours; in the key store the newest counts."""
 
-    def __init__(self, endpoint, bucket, access_key, secret_key, region="us-east-1"):
+    def __init__(self, endpoint, bucket, access_key, secret_key, oldest, region="us-east-1"):
         import boto3
         from botocore.config import Config
 
-        self.bucket = bucket
+        self.bucket, self.oldest = bucket, oldest
         self.client = boto3.client(
             "s3",
             endpoint_url=endpoint,
@@ -349,7 +350,13 @@ class S3:
         return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
 
     def get(self, key):
-        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        version = {}
+        if self.oldest:
+            listed = self.client.list_object_versions(Bucket=self.bucket, Prefix=key)
+            ours = [v for v in listed.get("Versions", []) if v["Key"] == key]
+            if ours:
+                version["VersionId"] = min(ours, key=lambda v: v["LastModified"])["VersionId"]
+        return self.client.get_object(Bucket=self.bucket, Key=key, **version)["Body"].read()
 
 
 # --- kit ----------------------------------------------------------------------------------------
@@ -601,9 +608,9 @@ class Snapshot:
 # --- command line -------------------------------------------------------------------------------
 
 
-def open_store(arguments, name):
+def open_store(arguments, name, oldest):
     if arguments.endpoint:
-        return S3(arguments.endpoint, name, arguments.access_key, arguments.secret_key)
+        return S3(arguments.endpoint, name, arguments.access_key, arguments.secret_key, oldest)
     path = pathlib.Path(name)
     return Folder(path) if path.is_dir() else Dump(json.loads(path.read_text()))
 
@@ -623,8 +630,8 @@ def main():
     parser.add_argument("out", nargs="?")
     arguments = parser.parse_args()
     kit = Kit(pathlib.Path(arguments.kit).read_text())
-    keys = open_store(arguments, arguments.keys) if arguments.keys else None
-    vault = Vault(kit, open_store(arguments, arguments.bucket), keys, arguments.vault)
+    keys = open_store(arguments, arguments.keys, False) if arguments.keys else None
+    vault = Vault(kit, open_store(arguments, arguments.bucket, True), keys, arguments.vault)
     if arguments.command == "snapshots":
         for name, _, moment in vault.snapshots()[0]:
             print(name, moment)
