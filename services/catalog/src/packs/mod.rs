@@ -147,7 +147,7 @@ async fn insert_missing(
                     &new_pack(cx, permit.tenant(), &session, pack),
                     now,
                 )
-                .await?
+                .await?;
             }
         }
     }
@@ -342,7 +342,7 @@ pub async fn extend(
         match result {
             Ok((id, reported)) if reported >= until => locks.push((id, reported)),
             Ok((id, _)) => {
-                failed = Some(Error::broken("the store did not extend a lock", id.to_string()))
+                failed = Some(Error::broken("the store did not extend a lock", id.to_string()));
             }
             Err(error) => failed = Some(error),
         }

@@ -12,65 +12,65 @@ use catalog::collection::condemn;
 
 use crate::support::{Agent, World, commit_body, put_object, world};
 
-/// Where the agent's machine loses power.
+/// After which step the agent's machine loses power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Crash {
-    AfterOpen,
-    AfterAllocate,
-    AfterPut,
-    AfterConfirm,
-    AfterManifestAllocate,
-    AfterManifestPut,
-    AfterManifestConfirm,
-    AfterCommit,
+    Open,
+    Allocate,
+    Put,
+    Confirm,
+    ManifestAllocate,
+    ManifestPut,
+    ManifestConfirm,
+    Commit,
 }
 
 const STEPS: [Crash; 8] = [
-    Crash::AfterOpen,
-    Crash::AfterAllocate,
-    Crash::AfterPut,
-    Crash::AfterConfirm,
-    Crash::AfterManifestAllocate,
-    Crash::AfterManifestPut,
-    Crash::AfterManifestConfirm,
-    Crash::AfterCommit,
+    Crash::Open,
+    Crash::Allocate,
+    Crash::Put,
+    Crash::Confirm,
+    Crash::ManifestAllocate,
+    Crash::ManifestPut,
+    Crash::ManifestConfirm,
+    Crash::Commit,
 ];
 
 /// A backup that stops after one step.
 async fn crash(world: &World, agent: &Agent, at: Crash) {
     let session = world.open(agent).await;
-    if at == Crash::AfterOpen {
+    if at == Crash::Open {
         return;
     }
     let mut packs = [agent.random_pack(0, PackKind::Data), agent.random_pack(1, PackKind::Meta)];
     let grants = agent.allocate(&session, &packs).await.expect("grants").grants;
-    if at == Crash::AfterAllocate {
+    if at == Crash::Allocate {
         return;
     }
     for (pack, grant) in packs.iter().zip(&grants) {
         put_object(grant.put.as_ref().expect("put"), pack.bytes.clone()).await;
     }
-    if at == Crash::AfterPut {
+    if at == Crash::Put {
         return;
     }
     agent.upload(&session, &mut packs).await.expect("confirmed");
-    if at == Crash::AfterConfirm {
+    if at == Crash::Confirm {
         return;
     }
     let manifest = agent.build(world, &session, &[], &packs, &[]);
     let bytes = manifest.sign(&agent.keys.signing_key()).into();
     let made = [crate::support::Made { seq: 9, kind: PackKind::Manifest, bytes, facts: None }];
     let grant = agent.allocate(&session, &made).await.expect("grant").grants.remove(0);
-    if at == Crash::AfterManifestAllocate {
+    if at == Crash::ManifestAllocate {
         return;
     }
     put_object(&grant.put.expect("put"), made[0].bytes.clone()).await;
-    if at == Crash::AfterManifestPut {
+    if at == Crash::ManifestPut {
         return;
     }
     let claim = ConfirmPack { id: grant.pack.id, version_id: None };
     agent.confirm(&session, vec![claim]).await.expect("confirmed");
-    if at == Crash::AfterManifestConfirm {
+    if at == Crash::ManifestConfirm {
         return;
     }
     agent.commit(&session, grant.pack.id).await.expect("committed, and the reply was lost");

@@ -47,6 +47,9 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 /// Agents as auth knows them.
 type Enrolled = Arc<Mutex<HashMap<AgentId, VerifiedAgent>>>;
 
+/// What comes out of building the role.
+type Parts = (Arc<Catalog>, S3Store, DevStore, StoreConfig);
+
 /// A catalog with a store, in test time.
 pub struct World {
     pub app: TestApp,
@@ -62,7 +65,7 @@ pub struct World {
 pub async fn world() -> World {
     let dir = tempfile::tempdir().expect("folder");
     let enrolled = Enrolled::default();
-    let made: Arc<OnceLock<(Arc<Catalog>, S3Store, DevStore, StoreConfig)>> = Arc::default();
+    let made: Arc<OnceLock<Parts>> = Arc::default();
     let (out, path) = (made.clone(), dir.path().to_owned());
     let app = TestApp::builder()
         .role(RoleName::Auth, {
