@@ -76,6 +76,9 @@ JSON
     kill -0 "$(cat "$dir/pid")" 2>/dev/null || { tail -5 "$dir/log" >&2; exit 1; }
     if curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$port/" | grep -qE '403|200' &&
       curl -s "http://127.0.0.1:$((port + 1))/dir/status" | grep -q '"Url"\|"DataNodes"\|"DataNodeInfos"'; then
+      # What `everhold dev --store` reads.
+      (umask 077 && printf 'endpoint = "http://127.0.0.1:%s"\naccess_key = "%s"\nsecret_key = "%s"\n' \
+        "$port" "$key" "$secret" >"$dir/store.toml")
       echo "http://127.0.0.1:$port"
       return
     fi

@@ -15,7 +15,8 @@ pub enum TokenRequest {
         #[serde(default)]
         tenant_id: Option<TenantId>,
     },
-    /// Rotate. The refresh token is used up; using it again ends every session descending from it.
+    /// Rotate. The refresh token is used up; using it again ends every session descending from it. Without
+    /// `tenant_id` the new token acts where the last one did.
     RefreshToken {
         refresh_token: String,
         #[serde(default)]

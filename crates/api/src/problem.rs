@@ -21,7 +21,7 @@ pub enum Advice {
 macro_rules! codes {
     ($($code:ident $text:literal $status:literal $advice:ident $title:literal;)*) => {
         /// The closed list of problem codes. Stable: clients match on them.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Code { $(#[serde(rename = $text)] #[doc = $title] $code,)* }
         impl Code {
             pub const ALL: &'static [Self] = &[$(Self::$code),*];
@@ -64,6 +64,18 @@ codes! {
     Internal "internal" 500 Bug "Something went wrong on our side";
     StoreUnavailable "store_unavailable" 503 Retry "The object store does not answer";
     Unavailable "unavailable" 503 Retry "A part of the platform does not answer";
+}
+
+// Written out: the derive does not see a name that comes from a macro's variable.
+impl ToSchema for Code {}
+impl utoipa::PartialSchema for Code {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("The closed list of problem codes. Stable: clients match on them."))
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .into()
+    }
 }
 
 /// One wrong field.

@@ -94,6 +94,10 @@ pub struct Dev {
     /// Folder of the built portal; `web/dist` above this program or the working folder when left out.
     #[arg(long)]
     pub portal: Option<PathBuf>,
+    /// Use another S3 store than the embedded one, for trying it: a TOML file with `endpoint`, `access_key` and
+    /// `secret_key` of an administrator.
+    #[arg(long)]
+    pub store: Option<PathBuf>,
     /// Run the main job (as `demo` does) and exit.
     #[arg(long)]
     pub once: bool,

@@ -4,16 +4,17 @@
  */
 
 export interface paths {
-    "/v1/auth/token": {
+    "/v1/auth/jwks.json": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The keys access tokens are signed with: the current one, and others during a rotation. */
+        get: operations["get_jwks"];
         put?: never;
-        post: operations["issue_token"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -29,7 +30,42 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** Ends the session a refresh token belongs to. Answers alike whether there was one. */
         post: operations["revoke_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/auth/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Signs in, or renews a sign-in. */
+        post: operations["issue_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/enrol": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes the asking machine an agent. Asking again with the same token and keys gets the same answer. */
+        post: operations["enrol"];
         delete?: never;
         options?: never;
         head?: never;
@@ -43,7 +79,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["get_me"];
+        /** Who the token speaks for, and where it acts. */
+        get: operations["me"];
         put?: never;
         post?: never;
         delete?: never;
@@ -59,6 +96,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** The tenant the token acts in, and all below it. */
         get: operations["list_tenants"];
         put?: never;
         post?: never;
@@ -68,16 +106,17 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/enrolment-tokens": {
+    "/v1/tenants/{tenant_id}": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The tenant the token acts in. Any other answers 404: ask for a token that acts there. */
+        get: operations["get_tenant"];
         put?: never;
-        post: operations["create_enrolment_token"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -91,6 +130,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** The agents of a tenant, revoked ones too. */
         get: operations["list_agents"];
         put?: never;
         post?: never;
@@ -100,14 +140,15 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/workloads": {
+    "/v1/tenants/{tenant_id}/agents/{agent_id}": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["list_workloads"];
+        /** One agent. */
+        get: operations["get_agent"];
         put?: never;
         post?: never;
         delete?: never;
@@ -116,14 +157,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/workloads/{workload_id}": {
+    "/v1/tenants/{tenant_id}/agents/{agent_id}/revoke": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["get_workload"];
+        get?: never;
+        put?: never;
+        /** Ends an agent's identity at once and for good. What it backed up stays. */
+        post: operations["revoke_agent"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/audit/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The tenant's record, newest first. Reading it is recorded. */
+        get: operations["listAuditEvents"];
         put?: never;
         post?: never;
         delete?: never;
@@ -132,46 +191,107 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/snapshots": {
+    "/v1/tenants/{tenant_id}/children": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["list_snapshots"];
+        get?: never;
         put?: never;
-        post?: never;
+        /** Makes an MSP below the platform, or a tenant below an MSP. */
+        post: operations["create_tenant"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}": {
+    "/v1/tenants/{tenant_id}/enrolment-tokens": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["get_snapshot"];
+        /** The enrolment tokens of a tenant, without their secrets. */
+        get: operations["list_enrolment_tokens"];
         put?: never;
-        post?: never;
+        /** Makes a token that lets machines become agents of the tenant. This reply alone shows its secret. */
+        post: operations["create_enrolment_token"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/entries": {
+    "/v1/tenants/{tenant_id}/enrolment-tokens/{token_id}/revoke": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["list_entries"];
+        get?: never;
+        put?: never;
+        /** Ends a token. Agents that used it stay. */
+        post: operations["revoke_enrolment_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/leases": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Wait for the next queued run.
+         * @description For agents: a long poll. An answer without assignment means there is nothing to do yet.
+         */
+        post: operations["poll_lease"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/local-runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start a run on the machine itself.
+         * @description For agents: the run is leased to the caller at once. A workload has one running run at a time.
+         */
+        post: operations["create_local_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/platform-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** To whom agents of managed vaults wrap, and who signs rosters and receipts. */
+        get: operations["get_platform_keys"];
         put?: never;
         post?: never;
         delete?: never;
@@ -187,8 +307,13 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** Runs, newest first. */
         get: operations["list_runs"];
         put?: never;
+        /**
+         * Queue a run for the workload's agent.
+         * @description At most one run of a workload waits. Without a source it reads what the last run read.
+         */
         post: operations["create_run"];
         delete?: never;
         options?: never;
@@ -203,23 +328,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** One run. */
         get: operations["get_run"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/tenants/{tenant_id}/runs/{run_id}/events": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["watch_run"];
         put?: never;
         post?: never;
         delete?: never;
@@ -237,6 +347,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /**
+         * Cancel a run.
+         * @description A queued run ends at once; a running one stops at its agent's next heartbeat.
+         */
         post: operations["cancel_run"];
         delete?: never;
         options?: never;
@@ -244,14 +358,364 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/tenants/{tenant_id}/audit/events": {
+    "/v1/tenants/{tenant_id}/runs/{run_id}/events": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["list_audit_events"];
+        /**
+         * Follow a run.
+         * @description Server-sent events named `run`, each the whole run as JSON, one at once and one whenever it changed, until
+         *     it has ended. A stream ends after five minutes at the latest; open a new one with a fresh token.
+         */
+        get: operations["follow_run"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/runs/{run_id}/finish": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Report how the run ended.
+         * @description Success needs the receipt of the commit; without one the run goes on until the catalog confirms it.
+         */
+        post: operations["finish_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/runs/{run_id}/heartbeat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Renew the lease and report progress. */
+        post: operations["heartbeat_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** B0: opens a session and raises the workload's fence. */
+        post: operations["open_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/sessions/{session_id}/abort": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ends the session without a snapshot; repeating it is harmless. */
+        post: operations["abort_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/sessions/{session_id}/commit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** B4 to B6: makes the snapshot. Idempotent on the session. */
+        post: operations["commit_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/sessions/{session_id}/heartbeat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Says that the agent is still there. */
+        post: operations["heartbeat_session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/sessions/{session_id}/packs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** B1: writes pack rows, then grants their uploads. */
+        post: operations["allocate_packs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/sessions/{session_id}/packs/confirm": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** B2: asks the store itself about uploaded packs. */
+        post: operations["confirm_packs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/snapshots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists committed snapshots; an agent sees its own. */
+        get: operations["list_snapshots"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One committed snapshot. */
+        get: operations["get_snapshot"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One folder of a snapshot in a managed vault. */
+        get: operations["list_entries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/packs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Everything the snapshot needs, manifests included. */
+        get: operations["list_snapshot_packs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/restore-grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Grants reads of packs of one snapshot. */
+        post: operations["grant_restore"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the tenant used in a period, summed per meter. */
+        get: operations["getUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The accounts of a tenant. */
+        get: operations["list_users"];
+        put?: never;
+        /** Makes an account. Only roles of this kind of tenant, and only those the caller may give. */
+        post: operations["create_user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/vaults": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists vaults; an agent sees its own. */
+        get: operations["list_vaults"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/vaults/{vault_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One vault. */
+        get: operations["get_vault"];
+        /** Makes an agent's vault and workload; repeating it is harmless. */
+        put: operations["create_vault"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/vaults/{vault_id}/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the key store holds, for the agent that owns the vault. */
+        get: operations["get_vault_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/workloads": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists workloads; an agent sees its own. */
+        get: operations["list_workloads"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/workloads/{workload_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One workload. */
+        get: operations["get_workload"];
         put?: never;
         post?: never;
         delete?: never;
@@ -264,288 +728,884 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @enum {string} */
+        /**
+         * @description What a caller can sensibly do.
+         * @enum {string}
+         */
         Advice: "retry" | "reject" | "bug";
         Agent: {
-            id: string;
-            name: string;
-            hostname: string;
-            os: string;
-            arch: string;
             agent_version: string;
-            verify_key: string;
+            arch: string;
+            enrolled_at: components["schemas"]["Timestamp"];
+            hostname: string;
             hpke_key: string;
-            /** Format: date-time */
-            enrolled_at: string;
-            /** Format: date-time */
-            last_seen_at?: string | null;
-            /** Format: date-time */
-            revoked_at?: string | null;
-        };
-        /** @enum {string} */
-        Code: "bad_request" | "validation" | "unauthenticated" | "wrong_credentials" | "token_expired" | "token_reused" | "enrolment_token_invalid" | "signature_invalid" | "clock_skew" | "nonce_reused" | "agent_revoked" | "forbidden" | "not_found" | "method_not_allowed" | "conflict" | "already_exists" | "fenced" | "lease_lost" | "session_ended" | "pack_not_confirmed" | "pack_unusable" | "manifest_rejected" | "no_sources" | "customer_held" | "payload_too_large" | "unsupported_media_type" | "too_many_requests" | "internal" | "store_unavailable" | "unavailable";
-        CreateEnrolmentToken: {
-            /** Format: int32 */
-            max_uses?: number;
-            /** Format: int32 */
-            ttl_s?: number;
-            label?: string;
-        };
-        CreateRun: {
-            workload_id: string;
-            source?: null | components["schemas"]["RunSource"];
-        };
-        EnrolmentToken: {
-            id: string;
-            label: string;
-            /** Format: int32 */
-            max_uses: number;
-            /** Format: int32 */
-            uses: number;
-            /** Format: date-time */
-            expires_at: string;
-            /** Format: date-time */
-            created_at: string;
-            /** Format: date-time */
-            revoked_at?: string | null;
-            token?: string | null;
-        };
-        Entry: {
+            id: components["schemas"]["AgtId"];
+            last_seen_at?: components["schemas"]["Timestamp"] | null;
             name: string;
-            path: string;
-            kind: components["schemas"]["EntryKind"];
-            /** Format: int64 */
-            size: number;
-            /** Format: int32 */
-            mode: number;
-            /** Format: int32 */
-            uid: number;
-            /** Format: int32 */
-            gid: number;
-            /** Format: date-time */
-            modified_at: string;
-            path_b64?: string | null;
-            link_target?: string | null;
+            os: string;
+            revoked_at?: components["schemas"]["Timestamp"] | null;
+            /** @description Base64; compare its fingerprint out of band. */
+            verify_key: string;
         };
-        /** @enum {string} */
-        EntryKind: "file" | "directory" | "symlink" | "fifo" | "socket" | "char_device" | "block_device";
-        EventActor: {
-            kind: string;
-            id: string;
-            home_tenant_id?: string | null;
-        };
-        /** @enum {string} */
-        ExceptionKind: "unreadable" | "vanished" | "changed_while_read" | "shrank" | "metadata_incomplete";
-        FieldProblem: {
-            field: string;
-            detail: string;
-        };
-        Me: {
-            id: string;
-            email: string;
-            name: string;
-            home_tenant_id: string;
-            tenant: components["schemas"]["Tenant"];
-            roles: string[];
-        };
-        Page_Agent: {
-            items: components["schemas"]["Agent"][];
-            next_cursor?: string | null;
-        };
-        Page_Entry: {
-            items: components["schemas"]["Entry"][];
-            next_cursor?: string | null;
-        };
-        Page_RecordedEvent: {
-            items: components["schemas"]["RecordedEvent"][];
-            next_cursor?: string | null;
-        };
-        Page_Run: {
-            items: components["schemas"]["Run"][];
-            next_cursor?: string | null;
-        };
-        Page_Snapshot: {
-            items: components["schemas"]["Snapshot"][];
-            next_cursor?: string | null;
-        };
-        Page_Tenant: {
-            items: components["schemas"]["Tenant"][];
-            next_cursor?: string | null;
-        };
-        Page_Workload: {
-            items: components["schemas"]["Workload"][];
-            next_cursor?: string | null;
-        };
-        Problem: {
-            code: components["schemas"]["Code"];
-            /** Format: int32 */
-            status: number;
-            title: string;
-            advice: components["schemas"]["Advice"];
-            detail?: string | null;
-            fields?: components["schemas"]["FieldProblem"][];
-            request_id?: string | null;
-            /** Format: date-time */
-            server_time?: string | null;
-        };
-        Progress: {
-            /** Format: int64 */
-            files: number;
-            /** Format: int64 */
-            source_bytes: number;
-            /** Format: int64 */
-            new_bytes: number;
-            /** Format: int64 */
-            stored_bytes: number;
-            /** Format: int64 */
-            exceptions: number;
-            phase?: string;
-        };
-        RecordedEvent: {
-            /** Format: int64 */
+        /** @example agt_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        AgtId: string;
+        AllocatePack: {
+            kind: components["schemas"]["PackKind"];
+            /**
+             * Format: int64
+             * @description Bytes; at most 80 MiB.
+             */
+            length: number;
+            /** @description Base64, as the Content-MD5 header wants it. */
+            md5: string;
+            /**
+             * Format: int64
+             * @description Sequence number inside the session, as sealed into the pack. Manifests take one too.
+             */
             seq: number;
-            /** Format: date-time */
-            recorded_at: string;
-            id: string;
-            tenant_id: string;
+            /** @description Hex. */
+            sha256: string;
+        };
+        /**
+         * @description B1. `POST …/sessions/{session_id}/packs`: up to 64 packs. Repeating a (seq, sha256) is harmless and
+         *     gives a fresh grant; the same seq with another hash is refused.
+         */
+        AllocatePacks: {
+            /** Format: int64 */
+            fence: number;
+            packs: components["schemas"]["AllocatePack"][];
+        };
+        AllocatedPacks: {
+            /** @description In the order of the request. */
+            grants: components["schemas"]["UploadGrant"][];
+        };
+        /** @description A run and the right to execute it. */
+        Assignment: {
+            /**
+             * Format: int64
+             * @description Every later call carries it.
+             */
+            epoch: number;
+            /** @description Opens the catalog's session (B0). */
+            lease_token: string;
+            /** @description Renewed by heartbeats; after that the run is lost to this agent. */
+            lease_until: components["schemas"]["Timestamp"];
+            run: components["schemas"]["Run"];
+        };
+        /** @description One change of meaning, recorded in the transaction that made it (R8). */
+        AuditEvent: {
+            /** @description Past tense: `snapshot.committed`. */
             action: string;
             actor: components["schemas"]["EventActor"];
-            subject_kind: string;
-            subject_id: string;
-            /** Format: date-time */
-            occurred_at: string;
+            /** @description Facts of the event, never a secret, never a customer's path. */
             details: {
                 [key: string]: unknown;
             };
+            id: components["schemas"]["EvtId"];
+            occurred_at: components["schemas"]["Timestamp"];
             request_id?: string | null;
+            subject_id: string;
+            /** @description Type and id of the thing: `snapshot`, `snp_…`. */
+            subject_kind: string;
+            tenant_id: components["schemas"]["TenId"];
         };
-        RevokeRequest: {
-            refresh_token: string;
+        /**
+         * @description The closed list of problem codes. Stable: clients match on them.
+         * @enum {string}
+         */
+        Code: "bad_request" | "validation" | "unauthenticated" | "wrong_credentials" | "token_expired" | "token_reused" | "enrolment_token_invalid" | "signature_invalid" | "clock_skew" | "nonce_reused" | "agent_revoked" | "forbidden" | "not_found" | "method_not_allowed" | "conflict" | "already_exists" | "fenced" | "lease_lost" | "session_ended" | "pack_not_confirmed" | "pack_unusable" | "manifest_rejected" | "no_sources" | "customer_held" | "payload_too_large" | "unsupported_media_type" | "too_many_requests" | "internal" | "store_unavailable" | "unavailable";
+        CommitReply: {
+            /** @description The signed receipt, base64; the same bytes go into the bucket, locked. */
+            receipt: string;
+            snapshot: components["schemas"]["Snapshot"];
         };
-        Run: {
-            id: string;
-            tenant_id: string;
-            workload_id: string;
-            agent_id: string;
-            trigger: components["schemas"]["Trigger"];
-            state: components["schemas"]["RunState"];
-            source: components["schemas"]["RunSource"];
-            /** Format: date-time */
-            created_at: string;
-            cancel_requested: boolean;
-            progress: components["schemas"]["Progress"];
-            exceptions: components["schemas"]["RunException"][];
-            /** Format: date-time */
-            started_at?: string | null;
-            /** Format: date-time */
-            ended_at?: string | null;
-            snapshot_id?: string | null;
-            error?: string | null;
-        };
-        RunException: {
-            path: string;
-            kind: components["schemas"]["ExceptionKind"];
-            detail: string;
-            path_b64?: string | null;
-        };
-        RunSource: {
-            paths: string[];
-            excludes?: string[];
-            one_file_system?: boolean;
-            exclude_caches?: boolean;
+        /** @description B5. `POST …/sessions/{session_id}/commit`. Idempotent: a second commit answers the same snapshot. */
+        CommitSession: {
+            /** Format: int64 */
+            fence: number;
+            /** @description The uploaded manifest. */
+            manifest_id: components["schemas"]["PckId"];
+            /** @description Source paths as given, lossy text (absent in customer-held vaults). */
+            paths?: string[];
+            stats: components["schemas"]["SnapshotStats"];
             tags?: {
                 [key: string]: string;
             };
         };
-        /** @enum {string} */
-        RunState: "queued" | "running" | "succeeded" | "succeeded_with_exceptions" | "failed" | "canceled" | "missed" | "lost";
-        /** @enum {string} */
-        Slot: "hour" | "day" | "week" | "month" | "year";
-        Snapshot: {
-            id: string;
-            tenant_id: string;
-            workload_id: string;
-            vault_id: string;
-            agent_id: string;
-            run_id: string;
-            /** Format: date-time */
-            committed_at: string;
-            status: components["schemas"]["RunState"];
-            paths: string[];
-            tags: {
-                [key: string]: string;
-            };
-            stats: components["schemas"]["SnapshotStats"];
-            slots: components["schemas"]["Slot"][];
-            /** Format: date-time */
-            protect_until: string;
-            /** Format: date-time */
-            locked_until: string;
-            parent_id?: string | null;
+        ConfirmPack: {
+            id: components["schemas"]["PckId"];
+            /** @description `x-amz-version-id` of the PUT's reply; absent when the reply was lost. */
+            version_id?: string | null;
         };
-        SnapshotStats: {
+        /** @description After the PUTs: the server asks the store itself (HEAD) and marks the packs uploaded. */
+        ConfirmPacks: {
+            /** Format: int64 */
+            fence: number;
+            packs: components["schemas"]["ConfirmPack"][];
+        };
+        ConfirmedPacks: {
+            packs: components["schemas"]["PackFacts"][];
+        };
+        /** @description `POST /v1/tenants/{tenant_id}/enrolment-tokens`. */
+        CreateEnrolmentToken: {
+            /** @description A note for people. */
+            label?: string;
+            /**
+             * Format: int32
+             * @description How many agents may use it: 1 to 1000. One unless told.
+             */
+            max_uses?: number;
+            /**
+             * Format: int32
+             * @description Seconds it lives: up to 7 days. A day unless told.
+             */
+            ttl_s?: number;
+        };
+        /**
+         * @description `POST /v1/tenants/{tenant_id}/runs`. A person queues it for the agent; an agent's own run is leased to
+         *     it at once.
+         */
+        CreateRun: {
+            source?: components["schemas"]["RunSource"] | null;
+            workload_id: components["schemas"]["WklId"];
+        };
+        /** @description `POST /v1/tenants/{tenant_id}/children`: an MSP below the platform, a tenant below an MSP. */
+        CreateTenant: {
+            /** @description 1 to 200 characters, no control characters; unique among its siblings. */
+            name: string;
+        };
+        /** @description `POST /v1/tenants/{tenant_id}/users`. */
+        CreateUser: {
+            email: string;
+            name: string;
+            /** @description At least 12 characters and not on the breached list. */
+            password: string;
+            /** @description Role names, e.g. `tenant.admin`. */
+            roles: string[];
+        };
+        /** @description `PUT /v1/tenants/{tenant_id}/vaults/{vault_id}` by the agent that owns it. Repeating it is harmless. */
+        CreateVault: {
+            /** @description Vault descriptor (base64 of its CBOR). */
+            descriptor: string;
+            key_mode: components["schemas"]["KeyMode"];
+            name: string;
+            /**
+             * @description Roster signed by a key of the kit (base64); absent: the platform's delegated roster key signs one
+             *     (managed vaults only).
+             */
+            roster?: string | null;
+            /** @description The workload this vault is for; made along with it. */
+            workload: components["schemas"]["CreateWorkload"];
+            wraps: components["schemas"]["KeyWrap"][];
+        };
+        CreateWorkload: {
+            id: components["schemas"]["WklId"];
+            /** @description `files`. */
+            kind: string;
+            name: string;
+        };
+        EnrolReply: {
+            agent_id: components["schemas"]["AgtId"];
+            server_time: components["schemas"]["Timestamp"];
+            tenant_id: components["schemas"]["TenId"];
+            tenant_name: string;
+        };
+        /** @description `POST /v1/enrol`. Public; proves itself by the token, and the key by signing the request. */
+        EnrolRequest: {
+            agent_version: string;
+            arch: string;
+            hostname: string;
+            /** @description X25519 HPKE public key, 32 bytes, base64. */
+            hpke_key: string;
+            /** @description Name of the machine for people; unique names are not asked for. */
+            name: string;
+            /** @description `linux`, `windows` or `macos`. */
+            os: string;
+            /** @description Ed25519 signature (base64) by `verify_key` over `everhold/enrol/v1\n` + token: proof of possession. */
+            proof: string;
+            token: string;
+            /** @description Ed25519 public key, 32 bytes, base64. */
+            verify_key: string;
+        };
+        /** @description The secret is shown once, in the reply to its creation. */
+        EnrolmentToken: {
+            created_at: components["schemas"]["Timestamp"];
+            expires_at: components["schemas"]["Timestamp"];
+            id: components["schemas"]["TokId"];
+            label: string;
+            /** Format: int32 */
+            max_uses: number;
+            revoked_at?: components["schemas"]["Timestamp"] | null;
+            /** @description `evh_en_…`; only in the reply that created it. */
+            token?: string | null;
+            /** Format: int32 */
+            uses: number;
+        };
+        /** @description One entry of a folder in a snapshot. */
+        Entry: {
+            /** Format: int32 */
+            gid: number;
+            kind: components["schemas"]["EntryKind"];
+            link_target?: string | null;
+            /**
+             * Format: int32
+             * @description Unix permission bits.
+             */
+            mode: number;
+            modified_at: components["schemas"]["Timestamp"];
+            /** @description Last component, lossy. */
+            name: string;
+            /** @description Whole path, lossy. */
+            path: string;
+            /** @description The path's bytes when they are not UTF-8. */
+            path_b64?: string | null;
+            /** Format: int64 */
+            size: number;
+            /** Format: int32 */
+            uid: number;
+        };
+        /** @enum {string} */
+        EntryKind: "file" | "directory" | "symlink" | "fifo" | "socket" | "char_device" | "block_device";
+        /** @description Who acted. */
+        EventActor: {
+            home_tenant_id?: components["schemas"]["TenId"] | null;
+            id: string;
+            /** @description `user`, `agent`, `service` or `anonymous`. */
+            kind: string;
+        };
+        /** @example evt_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        EvtId: string;
+        /**
+         * @description Why an entry is not (or not wholly) in the snapshot.
+         * @enum {string}
+         */
+        ExceptionKind: "unreadable" | "vanished" | "changed_while_read" | "shrank" | "metadata_incomplete";
+        /** @description One wrong field. */
+        FieldProblem: {
+            /** @description What is wrong and what would be right. */
+            detail: string;
+            /** @description JSON pointer-like path: `sources/0`. */
+            field: string;
+        };
+        /** @description `POST …/runs/{run_id}/finish`. */
+        FinishRun: {
+            /** Format: int64 */
+            epoch: number;
+            error?: string | null;
+            exceptions?: components["schemas"]["RunException"][];
+            progress: components["schemas"]["Progress"];
+            /** @description Receipt of the commit (base64); demanded for both kinds of success. */
+            receipt?: string | null;
+            snapshot_id?: components["schemas"]["SnpId"] | null;
+            /** @description `succeeded`, `succeeded_with_exceptions`, `failed` or `canceled`. */
+            state: components["schemas"]["RunState"];
+        };
+        Header: {
+            name: string;
+            value: string;
+        };
+        HeartbeatReply: {
+            /** @description True: stop, and finish as canceled. */
+            cancel: boolean;
+            lease_until: components["schemas"]["Timestamp"];
+        };
+        Jwk: {
+            alg: string;
+            crv: string;
+            kid: string;
+            kty: string;
+            use: string;
+            /** @description The public key, 32 bytes in base64url. */
+            x: string;
+        };
+        /** @description A key set after RFC 7517, Ed25519 keys after RFC 8037. */
+        Jwks: {
+            keys: components["schemas"]["Jwk"][];
+        };
+        /**
+         * @description Who can open a vault.
+         * @enum {string}
+         */
+        KeyMode: "managed" | "customer_held";
+        /** @description A wrapped epoch key: the bytes of `docs/vault-format.md` § wraps. */
+        KeyWrap: {
+            /** Format: int32 */
+            epoch: number;
+            /** @description Agent id, or hex key id of the root or platform key. */
+            recipient_id: string;
+            recipient_kind: components["schemas"]["RecipientKind"];
+            /** @description Base64. */
+            wrap: string;
+        };
+        /** @description `GET /v1/me`. */
+        Me: {
+            email: string;
+            /** @description Where this person's account lives. */
+            home_tenant_id: components["schemas"]["TenId"];
+            id: components["schemas"]["UsrId"];
+            name: string;
+            /** @description Role names in force in `tenant`. */
+            roles: string[];
+            /** @description Where the token used acts. */
+            tenant: components["schemas"]["Tenant"];
+        };
+        /** @description B0. `POST /v1/tenants/{tenant_id}/sessions`. */
+        OpenSession: {
+            /** @description The receipt of this agent's last commit (base64): the rollback guard. */
+            last_receipt?: string | null;
+            /** @description Signed by the scheduler: this agent holds this run at this lease epoch. */
+            lease_token: string;
+            workload_id: components["schemas"]["WklId"];
+        };
+        /** @description One object of the vault as the catalog knows it. */
+        PackFacts: {
+            id: components["schemas"]["PckId"];
+            /** @description Object key in the vault bucket. */
+            key: string;
+            kind: components["schemas"]["PackKind"];
+            /** Format: int64 */
+            length: number;
+            lock_until?: components["schemas"]["Timestamp"] | null;
+            /** @description SHA-256 of the object, hex. */
+            sha256: string;
+            state: components["schemas"]["PackState"];
+            version_id?: string | null;
+        };
+        /** @enum {string} */
+        PackKind: "data" | "meta" | "manifest";
+        /** @enum {string} */
+        PackState: "allocated" | "uploaded" | "live" | "condemned" | "deleting" | "deleted" | "retained" | "lost" | "abandoned";
+        /** @description One page of a list. */
+        Page_Agent: {
+            items: {
+                agent_version: string;
+                arch: string;
+                enrolled_at: components["schemas"]["Timestamp"];
+                hostname: string;
+                hpke_key: string;
+                id: components["schemas"]["AgtId"];
+                last_seen_at?: components["schemas"]["Timestamp"] | null;
+                name: string;
+                os: string;
+                revoked_at?: components["schemas"]["Timestamp"] | null;
+                /** @description Base64; compare its fingerprint out of band. */
+                verify_key: string;
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_EnrolmentToken: {
+            items: {
+                created_at: components["schemas"]["Timestamp"];
+                expires_at: components["schemas"]["Timestamp"];
+                id: components["schemas"]["TokId"];
+                label: string;
+                /** Format: int32 */
+                max_uses: number;
+                revoked_at?: components["schemas"]["Timestamp"] | null;
+                /** @description `evh_en_…`; only in the reply that created it. */
+                token?: string | null;
+                /** Format: int32 */
+                uses: number;
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Entry: {
+            items: {
+                /** Format: int32 */
+                gid: number;
+                kind: components["schemas"]["EntryKind"];
+                link_target?: string | null;
+                /**
+                 * Format: int32
+                 * @description Unix permission bits.
+                 */
+                mode: number;
+                modified_at: components["schemas"]["Timestamp"];
+                /** @description Last component, lossy. */
+                name: string;
+                /** @description Whole path, lossy. */
+                path: string;
+                /** @description The path's bytes when they are not UTF-8. */
+                path_b64?: string | null;
+                /** Format: int64 */
+                size: number;
+                /** Format: int32 */
+                uid: number;
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_RecordedEvent: {
+            items: (components["schemas"]["AuditEvent"] & {
+                recorded_at: components["schemas"]["Timestamp"];
+                /**
+                 * Format: int64
+                 * @description Gapless within the tenant, from 1.
+                 */
+                seq: number;
+            })[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Run: {
+            items: {
+                agent_id: components["schemas"]["AgtId"];
+                cancel_requested: boolean;
+                created_at: components["schemas"]["Timestamp"];
+                ended_at?: components["schemas"]["Timestamp"] | null;
+                /** @description Why it failed, in words that say what to do next. */
+                error?: string | null;
+                /** @description The first 1000 exceptions, each listed; `progress.exceptions` counts all. */
+                exceptions: components["schemas"]["RunException"][];
+                id: components["schemas"]["RunId"];
+                progress: components["schemas"]["Progress"];
+                snapshot_id?: components["schemas"]["SnpId"] | null;
+                source: components["schemas"]["RunSource"];
+                started_at?: components["schemas"]["Timestamp"] | null;
+                state: components["schemas"]["RunState"];
+                tenant_id: components["schemas"]["TenId"];
+                trigger: components["schemas"]["Trigger"];
+                workload_id: components["schemas"]["WklId"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Snapshot: {
+            items: {
+                agent_id: components["schemas"]["AgtId"];
+                committed_at: components["schemas"]["Timestamp"];
+                id: components["schemas"]["SnpId"];
+                /** @description The earliest lock end among everything the snapshot needs, as the store reported it. */
+                locked_until: components["schemas"]["Timestamp"];
+                parent_id?: components["schemas"]["SnpId"] | null;
+                paths: string[];
+                /** @description The promise made at commit. */
+                protect_until: components["schemas"]["Timestamp"];
+                run_id: components["schemas"]["RunId"];
+                slots: components["schemas"]["Slot"][];
+                stats: components["schemas"]["SnapshotStats"];
+                /** @description `succeeded` or `succeeded_with_exceptions`. */
+                status: components["schemas"]["RunState"];
+                tags: {
+                    [key: string]: string;
+                };
+                tenant_id: components["schemas"]["TenId"];
+                vault_id: components["schemas"]["VltId"];
+                workload_id: components["schemas"]["WklId"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Tenant: {
+            items: {
+                created_at: components["schemas"]["Timestamp"];
+                id: components["schemas"]["TenId"];
+                kind: components["schemas"]["TenantKind"];
+                name: string;
+                parent_id?: components["schemas"]["TenId"] | null;
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_User: {
+            items: {
+                created_at: components["schemas"]["Timestamp"];
+                email: string;
+                id: components["schemas"]["UsrId"];
+                name: string;
+                roles: string[];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Vault: {
+            items: {
+                agent_id: components["schemas"]["AgtId"];
+                created_at: components["schemas"]["Timestamp"];
+                /** @description True when a recovery kit's root key can open it. */
+                has_kit: boolean;
+                id: components["schemas"]["VltId"];
+                key_mode: components["schemas"]["KeyMode"];
+                name: string;
+                /** Format: int64 */
+                packs: number;
+                /** Format: int64 */
+                stored_bytes: number;
+                tenant_id: components["schemas"]["TenId"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Workload: {
+            items: {
+                agent_id: components["schemas"]["AgtId"];
+                created_at: components["schemas"]["Timestamp"];
+                id: components["schemas"]["WklId"];
+                kind: string;
+                last_snapshot_at?: components["schemas"]["Timestamp"] | null;
+                last_snapshot_id?: components["schemas"]["SnpId"] | null;
+                name: string;
+                /** Format: int64 */
+                snapshots: number;
+                tenant_id: components["schemas"]["TenId"];
+                vault_id: components["schemas"]["VltId"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @example pck_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        PckId: string;
+        /** @description `GET /v1/tenants/{tenant_id}/platform-keys`: to whom a managed vault's agent wraps. */
+        PlatformKeys: {
+            /** @description Ed25519 public key that signs receipts, base64. */
+            receipt_key: string;
+            /** @description Ed25519 public key that signs rosters of managed vaults without a kit, base64. */
+            roster_key: string;
+            /** @description HPKE public key of the platform's `KeyWrapper`, base64. */
+            wrap_key: string;
+            /** @description Hex id of that key. */
+            wrap_key_id: string;
+        };
+        /** @description `POST /v1/tenants/{tenant_id}/leases`: the agent's long poll for its next queued run. */
+        PollLease: {
+            /**
+             * Format: int32
+             * @description Seconds to wait for work: 0 to 30.
+             */
+            wait_s: number;
+        };
+        PollReply: {
+            assignment?: components["schemas"]["Assignment"] | null;
+        };
+        /** @description A request to the store, to be sent with exactly these headers and no other `x-amz-*` header. */
+        PresignedRequest: {
+            expires_at: components["schemas"]["Timestamp"];
+            headers: components["schemas"]["Header"][];
+            method: string;
+            url: string;
+        };
+        /** @description RFC 9457 body. Content type `application/problem+json`. */
+        Problem: {
+            advice: components["schemas"]["Advice"];
+            code: components["schemas"]["Code"];
+            /** @description What exactly, and what to do next. */
+            detail?: string | null;
+            fields?: components["schemas"]["FieldProblem"][];
+            /** @description Quote this when asking for help. */
+            request_id?: string | null;
+            server_time?: components["schemas"]["Timestamp"] | null;
+            /** Format: int32 */
+            status: number;
+            title: string;
+        };
+        /** @description Figures of a run under way. */
+        Progress: {
+            /** Format: int64 */
+            exceptions: number;
             /** Format: int64 */
             files: number;
             /** Format: int64 */
+            new_bytes: number;
+            /** @description What the agent does now: `scanning`, `uploading`, `committing`. */
+            phase?: string;
+            /** Format: int64 */
+            source_bytes: number;
+            /** Format: int64 */
+            stored_bytes: number;
+        };
+        ReadGrant: {
+            /** @description GET of this very version; a `range` header may be added. */
+            get: components["schemas"]["PresignedRequest"];
+            pack: components["schemas"]["PackFacts"];
+        };
+        /**
+         * @description For whom an epoch key is wrapped.
+         * @enum {string}
+         */
+        RecipientKind: "agent" | "root" | "platform";
+        /** @description An event as recorded, with its place in the tenant's record. */
+        RecordedEvent: components["schemas"]["AuditEvent"] & {
+            recorded_at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Gapless within the tenant, from 1.
+             */
+            seq: number;
+        };
+        /** @description `POST …/snapshots/{snapshot_id}/restore-grants`. */
+        RequestRestoreGrants: {
+            /** @description Which packs of the snapshot; up to 256. Empty: the manifest chain alone. */
+            packs?: components["schemas"]["PckId"][];
+        };
+        RestoreGrants: {
+            /** @description The snapshot's manifest, then the manifests back to the last full list. */
+            manifests: components["schemas"]["ReadGrant"][];
+            packs: components["schemas"]["ReadGrant"][];
+        };
+        /** @description `POST /v1/auth/revoke`: ends the session this refresh token belongs to. Always 204. */
+        RevokeRequest: {
+            refresh_token: string;
+        };
+        Run: {
+            agent_id: components["schemas"]["AgtId"];
+            cancel_requested: boolean;
+            created_at: components["schemas"]["Timestamp"];
+            ended_at?: components["schemas"]["Timestamp"] | null;
+            /** @description Why it failed, in words that say what to do next. */
+            error?: string | null;
+            /** @description The first 1000 exceptions, each listed; `progress.exceptions` counts all. */
+            exceptions: components["schemas"]["RunException"][];
+            id: components["schemas"]["RunId"];
+            progress: components["schemas"]["Progress"];
+            snapshot_id?: components["schemas"]["SnpId"] | null;
+            source: components["schemas"]["RunSource"];
+            started_at?: components["schemas"]["Timestamp"] | null;
+            state: components["schemas"]["RunState"];
+            tenant_id: components["schemas"]["TenId"];
+            trigger: components["schemas"]["Trigger"];
+            workload_id: components["schemas"]["WklId"];
+        };
+        /** @description One thing the run has to confess. `path` is lossy text; `path_b64` the bytes when they are not UTF-8. */
+        RunException: {
+            /** @description What the operating system said, in its words. */
+            detail: string;
+            kind: components["schemas"]["ExceptionKind"];
+            path: string;
+            path_b64?: string | null;
+        };
+        /** @description `POST …/runs/{run_id}/heartbeat`. */
+        RunHeartbeat: {
+            /** Format: int64 */
+            epoch: number;
+            progress: components["schemas"]["Progress"];
+        };
+        /** @example run_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        RunId: string;
+        /** @description What a files run reads. Declarative: nothing here is ever executed (R9). */
+        RunSource: {
+            exclude_caches?: boolean;
+            excludes?: string[];
+            one_file_system?: boolean;
+            /** @description Absolute paths. */
+            paths: string[];
+            tags?: {
+                [key: string]: string;
+            };
+        };
+        /**
+         * @description Where a run stands. The last six are final.
+         * @enum {string}
+         */
+        RunState: "queued" | "running" | "succeeded" | "succeeded_with_exceptions" | "failed" | "canceled" | "missed" | "lost";
+        /** @example ses_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        SesId: string;
+        /** @description Reply to B0. */
+        Session: {
+            /** @description Packs confirmed by this agent's earlier sessions that ended without a commit: usable as they are. */
+            adopted: components["schemas"]["PackFacts"][];
+            /**
+             * Format: int64
+             * @description Raised when a session for the workload opens; every later call carries it.
+             */
+            fence: number;
+            /** Format: int32 */
+            heartbeat_interval_s: number;
+            id: components["schemas"]["SesId"];
+            /**
+             * Format: int32
+             * @description Epoch whose key seals new packs.
+             */
+            key_epoch: number;
+            parent?: components["schemas"]["SnapshotSource"] | null;
+            run_id: components["schemas"]["RunId"];
+            vault_id: components["schemas"]["VltId"];
+        };
+        /** @description `POST …/sessions/{session_id}/heartbeat`. */
+        SessionHeartbeat: {
+            /** Format: int64 */
+            fence: number;
+        };
+        /**
+         * @description A period a snapshot is the first of.
+         * @enum {string}
+         */
+        Slot: "hour" | "day" | "week" | "month" | "year";
+        Snapshot: {
+            agent_id: components["schemas"]["AgtId"];
+            committed_at: components["schemas"]["Timestamp"];
+            id: components["schemas"]["SnpId"];
+            /** @description The earliest lock end among everything the snapshot needs, as the store reported it. */
+            locked_until: components["schemas"]["Timestamp"];
+            parent_id?: components["schemas"]["SnpId"] | null;
+            paths: string[];
+            /** @description The promise made at commit. */
+            protect_until: components["schemas"]["Timestamp"];
+            run_id: components["schemas"]["RunId"];
+            slots: components["schemas"]["Slot"][];
+            stats: components["schemas"]["SnapshotStats"];
+            /** @description `succeeded` or `succeeded_with_exceptions`. */
+            status: components["schemas"]["RunState"];
+            tags: {
+                [key: string]: string;
+            };
+            tenant_id: components["schemas"]["TenId"];
+            vault_id: components["schemas"]["VltId"];
+            workload_id: components["schemas"]["WklId"];
+        };
+        /** @description `GET …/snapshots/{snapshot_id}/packs`. */
+        SnapshotPacks: {
+            items: components["schemas"]["PackFacts"][];
+            next_cursor?: string | null;
+        };
+        /** @description What is needed to read a snapshot's manifest and packs. */
+        SnapshotSource: {
+            manifest: components["schemas"]["PackFacts"];
+            snapshot_id: components["schemas"]["SnpId"];
+        };
+        /** @description What the agent says about the run it commits. Recorded; nothing is trusted that can be derived. */
+        SnapshotStats: {
+            /** Format: int64 */
             directories: number;
+            /** Format: int64 */
+            duration_ms: number;
+            /** Format: int64 */
+            exceptions: number;
+            /** Format: int64 */
+            files: number;
+            /**
+             * Format: int64
+             * @description Content not stored before, before compression, without metadata.
+             */
+            new_bytes: number;
             /** Format: int64 */
             others: number;
             /** Format: int64 */
             source_bytes: number;
-            /** Format: int64 */
-            new_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Bytes of the packs this session added, as stored.
+             */
             stored_bytes: number;
-            /** Format: int64 */
-            exceptions: number;
-            /** Format: int64 */
-            duration_ms: number;
         };
+        /** @example snp_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        SnpId: string;
+        /** @example ten_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        TenId: string;
         Tenant: {
-            id: string;
+            created_at: components["schemas"]["Timestamp"];
+            id: components["schemas"]["TenId"];
             kind: components["schemas"]["TenantKind"];
             name: string;
-            /** Format: date-time */
-            created_at: string;
-            parent_id?: string | null;
+            parent_id?: components["schemas"]["TenId"] | null;
         };
         /** @enum {string} */
         TenantKind: "platform" | "msp" | "tenant";
+        /**
+         * Format: date-time
+         * @example 2026-11-21T08:30:00Z
+         */
+        Timestamp: string;
+        /** @example tok_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        TokId: string;
+        /** @description A short-lived access JWT, valid in exactly one tenant, and a one-time refresh token. */
         TokenReply: {
             access_token: string;
-            refresh_token: string;
-            token_type: string;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description Seconds until the access token expires.
+             */
             expires_in: number;
+            refresh_token: string;
+            /** @description Always `Bearer`. */
+            token_type: string;
         };
+        /** @description `POST /v1/auth/token`. */
         TokenRequest: {
+            email: string;
             /** @enum {string} */
             grant_type: "password";
-            email: string;
             password: string;
-            tenant_id?: string | null;
+            tenant_id?: components["schemas"]["TenId"] | null;
         } | {
             /** @enum {string} */
             grant_type: "refresh_token";
             refresh_token: string;
-            tenant_id?: string | null;
+            tenant_id?: components["schemas"]["TenId"] | null;
         };
         /** @enum {string} */
         Trigger: "manual" | "local";
-        Workload: {
-            id: string;
-            tenant_id: string;
-            kind: string;
+        UploadGrant: {
+            pack: components["schemas"]["PackFacts"];
+            put?: components["schemas"]["PresignedRequest"] | null;
+        };
+        Usage: {
+            from: components["schemas"]["Timestamp"];
+            lines: components["schemas"]["UsageLine"][];
+            until: components["schemas"]["Timestamp"];
+        };
+        UsageLine: {
+            /** Format: int64 */
+            events: number;
+            meter: string;
+            /** Format: int64 */
+            quantity: number;
+        };
+        User: {
+            created_at: components["schemas"]["Timestamp"];
+            email: string;
+            id: components["schemas"]["UsrId"];
             name: string;
-            agent_id: string;
-            vault_id: string;
-            /** Format: date-time */
-            created_at: string;
+            roles: string[];
+        };
+        /** @example usr_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        UsrId: string;
+        Vault: {
+            agent_id: components["schemas"]["AgtId"];
+            created_at: components["schemas"]["Timestamp"];
+            /** @description True when a recovery kit's root key can open it. */
+            has_kit: boolean;
+            id: components["schemas"]["VltId"];
+            key_mode: components["schemas"]["KeyMode"];
+            name: string;
+            /** Format: int64 */
+            packs: number;
+            /** Format: int64 */
+            stored_bytes: number;
+            tenant_id: components["schemas"]["TenId"];
+        };
+        /** @description `GET …/vaults/{vault_id}/keys`: what the key store holds for the caller. */
+        VaultKeys: {
+            descriptor: string;
+            roster: string;
+            wraps: components["schemas"]["KeyWrap"][];
+        };
+        /** @example vlt_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        VltId: string;
+        /** @example wkl_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        WklId: string;
+        Workload: {
+            agent_id: components["schemas"]["AgtId"];
+            created_at: components["schemas"]["Timestamp"];
+            id: components["schemas"]["WklId"];
+            kind: string;
+            last_snapshot_at?: components["schemas"]["Timestamp"] | null;
+            last_snapshot_id?: components["schemas"]["SnpId"] | null;
+            name: string;
             /** Format: int64 */
             snapshots: number;
-            /** Format: date-time */
-            last_snapshot_at?: string | null;
-            last_snapshot_id?: string | null;
+            tenant_id: components["schemas"]["TenId"];
+            vault_id: components["schemas"]["VltId"];
         };
     };
     responses: never;
@@ -556,29 +1616,25 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    issue_token: {
+    get_jwks: {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["TokenRequest"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            /** @description Tokens */
+            /** @description The key set */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TokenReply"];
+                    "application/json": components["schemas"]["Jwks"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -602,14 +1658,14 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The session has ended */
+            /** @description The session, if there was one, has ended */
             204: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -620,7 +1676,73 @@ export interface operations {
             };
         };
     };
-    get_me: {
+    issue_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TokenRequest"];
+            };
+        };
+        responses: {
+            /** @description An access token and the next refresh token */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenReply"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    enrol: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EnrolRequest"];
+            };
+        };
+        responses: {
+            /** @description The agent's identity */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnrolReply"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    me: {
         parameters: {
             query?: never;
             header?: never;
@@ -629,7 +1751,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Who the token speaks for */
+            /** @description The person behind the token */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -638,7 +1760,7 @@ export interface operations {
                     "application/json": components["schemas"]["Me"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -652,8 +1774,10 @@ export interface operations {
     list_tenants: {
         parameters: {
             query?: {
-                cursor?: string | null;
-                limit?: number | null;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
             };
             header?: never;
             path?: never;
@@ -661,7 +1785,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Tenants below the caller's own */
+            /** @description Tenants in the order they were made */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -670,7 +1794,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_Tenant"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -681,33 +1805,27 @@ export interface operations {
             };
         };
     };
-    create_enrolment_token: {
+    get_tenant: {
         parameters: {
             query?: never;
-            header?: {
-                "idempotency-key"?: string;
-            };
+            header?: never;
             path: {
-                tenant_id: string;
+                tenant_id: components["schemas"]["TenId"];
             };
             cookie?: never;
         };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CreateEnrolmentToken"];
-            };
-        };
+        requestBody?: never;
         responses: {
-            /** @description The token, shown once */
-            201: {
+            /** @description The tenant */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EnrolmentToken"];
+                    "application/json": components["schemas"]["Tenant"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -721,18 +1839,20 @@ export interface operations {
     list_agents: {
         parameters: {
             query?: {
-                cursor?: string | null;
-                limit?: number | null;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
             };
             header?: never;
             path: {
-                tenant_id: string;
+                tenant_id: components["schemas"]["TenId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Agents of the tenant */
+            /** @description Agents in the order they enrolled */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -741,7 +1861,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_Agent"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -752,62 +1872,28 @@ export interface operations {
             };
         };
     };
-    list_workloads: {
-        parameters: {
-            query?: {
-                cursor?: string | null;
-                limit?: number | null;
-            };
-            header?: never;
-            path: {
-                tenant_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Workloads of the tenant */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Page_Workload"];
-                };
-            };
-            /** @description A problem (RFC 9457) */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    get_workload: {
+    get_agent: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                tenant_id: string;
-                workload_id: string;
+                tenant_id: components["schemas"]["TenId"];
+                agent_id: components["schemas"]["AgtId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The workload */
+            /** @description The agent */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Workload"];
+                    "application/json": components["schemas"]["Agent"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -818,63 +1904,28 @@ export interface operations {
             };
         };
     };
-    list_snapshots: {
-        parameters: {
-            query?: {
-                workload_id?: string | null;
-                cursor?: string | null;
-                limit?: number | null;
-            };
-            header?: never;
-            path: {
-                tenant_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Snapshots, newest first */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Page_Snapshot"];
-                };
-            };
-            /** @description A problem (RFC 9457) */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    get_snapshot: {
+    revoke_agent: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                tenant_id: string;
-                snapshot_id: string;
+                tenant_id: components["schemas"]["TenId"];
+                agent_id: components["schemas"]["AgtId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The snapshot */
+            /** @description The revoked agent */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Snapshot"];
+                    "application/json": components["schemas"]["Agent"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -885,33 +1936,278 @@ export interface operations {
             };
         };
     };
-    list_entries: {
+    listAuditEvents: {
         parameters: {
             query?: {
-                path?: string | null;
-                path_b64?: string | null;
-                cursor?: string | null;
-                limit?: number | null;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
             };
             header?: never;
             path: {
-                tenant_id: string;
-                snapshot_id: string;
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description One folder of the snapshot */
+            /** @description Events, newest first */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Entry"];
+                    "application/json": components["schemas"]["Page_RecordedEvent"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_tenant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateTenant"];
+            };
+        };
+        responses: {
+            /** @description The new tenant */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tenant"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_enrolment_tokens: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Tokens in the order they were made */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_EnrolmentToken"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_enrolment_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateEnrolmentToken"];
+            };
+        };
+        responses: {
+            /** @description The new token with its secret */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnrolmentToken"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revoke_enrolment_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                tenant_id: components["schemas"]["TenId"];
+                token_id: components["schemas"]["TokId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The ended token */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnrolmentToken"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    poll_lease: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PollLease"];
+            };
+        };
+        responses: {
+            /** @description An assignment, or none yet */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PollReply"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_local_run: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Repeating a request under its key gives the same lease */
+                "idempotency-key"?: string | null;
+            };
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateRun"];
+            };
+        };
+        responses: {
+            /** @description Running, leased to the caller */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Assignment"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_platform_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Public keys of the platform */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlatformKeys"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -925,19 +2221,20 @@ export interface operations {
     list_runs: {
         parameters: {
             query?: {
-                workload_id?: string | null;
-                cursor?: string | null;
-                limit?: number | null;
+                workload_id?: components["schemas"]["WklId"];
+                cursor?: string;
+                limit?: number;
             };
             header?: never;
             path: {
-                tenant_id: string;
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Runs, newest first */
+            /** @description A page of runs */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -946,7 +2243,7 @@ export interface operations {
                     "application/json": components["schemas"]["Page_Run"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -961,10 +2258,12 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "idempotency-key"?: string;
+                /** @description Repeating a request under its key makes no second run */
+                "idempotency-key"?: string | null;
             };
             path: {
-                tenant_id: string;
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
             };
             cookie?: never;
         };
@@ -974,7 +2273,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The run, queued */
+            /** @description Queued */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -983,7 +2282,7 @@ export interface operations {
                     "application/json": components["schemas"]["Run"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -999,8 +2298,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                tenant_id: string;
-                run_id: string;
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The run */
+                run_id: components["schemas"]["RunId"];
             };
             cookie?: never;
         };
@@ -1015,39 +2316,7 @@ export interface operations {
                     "application/json": components["schemas"]["Run"];
                 };
             };
-            /** @description A problem (RFC 9457) */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    watch_run: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                tenant_id: string;
-                run_id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The run at every change, until it has ended */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "text/event-stream": string;
-                };
-            };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -1063,14 +2332,16 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                tenant_id: string;
-                run_id: string;
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The run */
+                run_id: components["schemas"]["RunId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The run, asked to stop */
+            /** @description The run as it stands */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1079,7 +2350,7 @@ export interface operations {
                     "application/json": components["schemas"]["Run"];
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;
@@ -1090,30 +2361,838 @@ export interface operations {
             };
         };
     };
-    list_audit_events: {
+    follow_run: {
         parameters: {
-            query?: {
-                cursor?: string | null;
-                limit?: number | null;
-            };
+            query?: never;
             header?: never;
             path: {
-                tenant_id: string;
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The run */
+                run_id: components["schemas"]["RunId"];
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Events of the tenant, newest first */
+            /** @description A stream of events */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_RecordedEvent"];
+                    "text/event-stream": string;
                 };
             };
-            /** @description A problem (RFC 9457) */
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    finish_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The run */
+                run_id: components["schemas"]["RunId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["FinishRun"];
+            };
+        };
+        responses: {
+            /** @description The run as it stands */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Run"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    heartbeat_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The run */
+                run_id: components["schemas"]["RunId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RunHeartbeat"];
+            };
+        };
+        responses: {
+            /** @description Until when, and whether to stop */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HeartbeatReply"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    open_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OpenSession"];
+            };
+        };
+        responses: {
+            /** @description The session, with what to build on */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    abort_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The session */
+                session_id: components["schemas"]["SesId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SessionHeartbeat"];
+            };
+        };
+        responses: {
+            /** @description Ended */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    commit_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The session */
+                session_id: components["schemas"]["SesId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CommitSession"];
+            };
+        };
+        responses: {
+            /** @description The snapshot and its receipt */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CommitReply"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    heartbeat_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The session */
+                session_id: components["schemas"]["SesId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SessionHeartbeat"];
+            };
+        };
+        responses: {
+            /** @description Heard */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    allocate_packs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The session */
+                session_id: components["schemas"]["SesId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AllocatePacks"];
+            };
+        };
+        responses: {
+            /** @description An upload grant for each, in the order asked */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AllocatedPacks"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    confirm_packs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The session */
+                session_id: components["schemas"]["SesId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConfirmPacks"];
+            };
+        };
+        responses: {
+            /** @description What the store confirmed */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConfirmedPacks"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_snapshots: {
+        parameters: {
+            query?: {
+                workload_id?: components["schemas"]["WklId"];
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of snapshots, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Snapshot"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_snapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The snapshot */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_entries: {
+        parameters: {
+            query?: {
+                /** @description Folder to list, `/` for the top. */
+                path?: string;
+                /** @description Base64 of the folder's bytes, for names that are not UTF-8; wins over `path`. */
+                path_b64?: string;
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of one folder, by name */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Entry"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_snapshot_packs: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of packs, by id */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotPacks"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    grant_restore: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RequestRestoreGrants"];
+            };
+        };
+        responses: {
+            /** @description Presigned reads, by version id */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RestoreGrants"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getUsage: {
+        parameters: {
+            query?: {
+                /** @description Start, inclusive; 30 days ago unless told. */
+                from?: components["schemas"]["Timestamp"];
+                /** @description End, exclusive; now unless told. */
+                until?: components["schemas"]["Timestamp"];
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sums per meter */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_users: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accounts in the order they were made */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_User"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_user: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateUser"];
+            };
+        };
+        responses: {
+            /** @description The new account */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_vaults: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of vaults */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Vault"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_vault: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The vault */
+                vault_id: components["schemas"]["VltId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The vault */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Vault"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_vault: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The vault */
+                vault_id: components["schemas"]["VltId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateVault"];
+            };
+        };
+        responses: {
+            /** @description The vault as it is now */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Vault"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_vault_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The vault */
+                vault_id: components["schemas"]["VltId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Descriptor, roster and wraps */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VaultKeys"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_workloads: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of workloads */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Workload"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_workload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The workload */
+                workload_id: components["schemas"]["WklId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The workload */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Workload"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {
                 headers: {
                     [name: string]: unknown;

@@ -29,6 +29,7 @@ impl Dev {
             port: self.port,
             pg_bin: self.pg_bin.clone(),
             portal: self.portal.clone().or_else(built_portal),
+            store: self.store.clone(),
             telemetry: self.telemetry(),
         }
     }

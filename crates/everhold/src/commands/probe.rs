@@ -15,7 +15,7 @@ use crate::{cli::Probe, dev};
 
 pub async fn run(args: &Probe) -> anyhow::Result<ExitCode> {
     let config = match (&args.state, &args.endpoint) {
-        (Some(state), _) => dev::store_of_state(state)?.engine(None)?,
+        (Some(state), _) => dev::store::of_state(state)?.engine(None)?,
         (None, Some(endpoint)) => from_flags(args, endpoint)?,
         (None, None) => load(args.config.config.as_deref())?.store.engine(None)?,
     };

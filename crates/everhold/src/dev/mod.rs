@@ -11,6 +11,7 @@ pub mod manifest;
 mod ports;
 pub mod postgres;
 pub mod secrets;
+pub mod store;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,19 +25,20 @@ use domain::{Clock, IdGen, SystemClock, SystemIds};
 use pg::migrate::{Migrator, Passwords};
 use process::{config::Secret, lifecycle::Lifecycle, telemetry::TelemetryConfig};
 use runtime::RoleName;
-use tokio::task::spawn_blocking;
+use tokio::{net::TcpListener, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use vault::store::{Credentials, S3Store};
+use vault::store::S3Store;
 
 pub use folder::InUse;
 use folder::StateFolder;
 use manifest::{Login, Manifest, S3, TenantLogin};
 use ports::Bound;
 use postgres::{Cluster, Started};
-use secrets::{Secrets, StoreKey};
+use secrets::Secrets;
+use store::Prepared;
 
 use crate::{
-    config::{self, Database, Keys, Listen, Retention, ServerConfig, StoreCapabilities},
+    config::{self, Database, Keys, Listen, Retention, ServerConfig},
     server::{Listeners, Server},
 };
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub port: Option<u16>,
     pub pg_bin: Option<PathBuf>,
     pub portal: Option<PathBuf>,
+    /// Settings of a store to use instead of the embedded one.
+    pub store: Option<PathBuf>,
     pub telemetry: TelemetryConfig,
 }
 
@@ -79,9 +83,16 @@ pub async fn start(options: &Options) -> anyhow::Result<Running> {
     let life = Lifecycle::new();
     life.stop_on_signals()?;
     let bound = ports::bind(folder.path(), options.port).await?;
+    let endpoint = format!("http://127.0.0.1:{}", bound.ports.store);
     let (cluster, store) = tokio::try_join!(
         start_postgres(folder.postgres(), options.pg_bin.clone()),
-        open_store(folder.store(), store_keys(&secrets), clock.clone()),
+        Prepared::open(
+            options.store.as_deref(),
+            folder.store(),
+            &secrets,
+            &endpoint,
+            clock.clone()
+        ),
     )?;
     // From here on PostgreSQL runs: whatever fails, it is stopped again.
     match assemble(options, folder, secrets, life, bound, cluster.clone(), store, clock, ids).await
@@ -103,32 +114,24 @@ async fn assemble(
     life: Lifecycle,
     bound: Bound,
     cluster: Cluster,
-    store: DevStore,
+    store: Prepared,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdGen>,
 ) -> anyhow::Result<Running> {
     let stopping = life.token();
     let api_url = format!("http://localhost:{}", bound.ports.public);
-    let endpoint = format!("http://127.0.0.1:{}", bound.ports.store);
     let owner_url = cluster.url("postgres", DATABASE);
     migrate(&cluster, &owner_url).await?;
 
     let store_stop = CancellationToken::new();
-    let (serving, stop) = (store.clone(), store_stop.clone());
-    let store_task = tokio::spawn(async move {
-        let ended = serving.serve(bound.store, async move { stop.cancelled().await }).await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "the embedded store ended");
-        }
-    });
-    drop(store);
-
-    let config = server_config(options, &folder, &secrets, &cluster, &api_url, &endpoint);
-    let admin = Credentials {
-        access_key: secrets.store_admin.access_key.clone(),
-        secret_key: secrets.store_admin.secret_key.clone(),
-    };
-    S3Store::connect(config.store.engine(Some(admin))?).await?.ensure_buckets().await?;
+    let store_task = tokio::spawn(serve_store(store.embedded, bound.store, store_stop.clone()));
+    let config = server_config(options, &folder, &secrets, &cluster, &api_url, store.config);
+    let (endpoint, bucket) = (config.store.endpoint.clone(), config.store.bucket.clone());
+    let region = config.store.region.clone();
+    S3Store::connect(config.store.engine(Some(store.admin.clone()))?)
+        .await?
+        .ensure_buckets()
+        .await?;
     let server = Server::build(&config, &RoleName::ALL, clock, ids, None).await?;
     let platform = server.platforms.get(&RoleName::Auth).context("auth is built")?.clone();
     let databases = server.platforms.values().map(|platform| platform.db.clone()).collect();
@@ -143,11 +146,11 @@ async fn assemble(
         portal_url: api_url.clone(),
         api_url,
         s3: S3 {
-            endpoint,
-            region: REGION.to_owned(),
-            bucket: BUCKET.to_owned(),
-            access_key: secrets.store_admin.access_key,
-            secret_key: secrets.store_admin.secret_key,
+            endpoint: endpoint.unwrap_or_default(),
+            region,
+            bucket,
+            access_key: store.admin.access_key,
+            secret_key: store.admin.secret_key,
         },
         postgres_url: owner_url,
         admin: Login { email: accounts::ADMIN.to_owned(), password: secrets.admin_password },
@@ -204,6 +207,14 @@ impl Running {
     }
 }
 
+/// Serves the embedded store until told to stop; there is nothing to serve for another one.
+async fn serve_store(store: Option<DevStore>, listener: TcpListener, stop: CancellationToken) {
+    let Some(store) = store else { return };
+    if let Err(error) = store.serve(listener, async move { stop.cancelled().await }).await {
+        tracing::error!(%error, "the embedded store ended");
+    }
+}
+
 async fn start_postgres(folder: PathBuf, pg_bin: Option<PathBuf>) -> anyhow::Result<Cluster> {
     spawn_blocking(move || {
         let cluster = Cluster::open(&folder, pg_bin.as_deref())?;
@@ -216,14 +227,6 @@ async fn start_postgres(folder: PathBuf, pg_bin: Option<PathBuf>) -> anyhow::Res
         anyhow::Ok(cluster)
     })
     .await?
-}
-
-async fn open_store(
-    dir: PathBuf,
-    keys: Vec<devstore::Key>,
-    clock: Arc<dyn Clock>,
-) -> anyhow::Result<DevStore> {
-    Ok(spawn_blocking(move || DevStore::open(devstore::Config { dir, keys, clock })).await??)
 }
 
 /// Makes the database if it is not there, and brings it up to date.
@@ -280,72 +283,27 @@ async fn wait_until_ready(
     bail!("the platform was started but does not answer; see the log above")
 }
 
-fn store_keys(secrets: &Secrets) -> Vec<devstore::Key> {
-    use devstore::Policy;
-    let key = |key: &StoreKey, policy, buckets: &[&str]| devstore::Key {
-        access_key: key.access_key.clone(),
-        secret_key: key.secret_key.clone(),
-        policy,
-        buckets: buckets.iter().map(|bucket| (*bucket).to_owned()).collect(),
-    };
-    vec![
-        key(&secrets.store_admin, Policy::Administrator, &[]),
-        key(&secrets.store_ingest, Policy::IngestSigner, &[BUCKET]),
-        key(&secrets.store_restore, Policy::RestoreSigner, &[BUCKET]),
-        key(&secrets.store_steward, Policy::Steward, &[BUCKET]),
-        key(&secrets.store_reaper, Policy::Reaper, &[BUCKET]),
-        key(&secrets.store_key_keeper, Policy::KeyKeeper, &[KEY_BUCKET]),
-    ]
-}
-
-/// The store of a state folder as `everhold store probe --state` needs it.
-pub fn store_of_state(state: &Path) -> anyhow::Result<config::Store> {
-    let manifest = Manifest::read(state)?;
-    let secrets = Secrets::load_or_make(&state.join("secrets"), &SystemIds, true)?;
-    Ok(store_config(&secrets, &manifest.s3.endpoint))
-}
-
-fn store_config(secrets: &Secrets, endpoint: &str) -> config::Store {
-    let key = |key: &StoreKey| config::StoreKey {
-        access_key: key.access_key.clone(),
-        secret_key: Secret::new(key.secret_key.clone()),
-    };
-    config::Store {
-        endpoint: Some(endpoint.to_owned()),
-        region: REGION.to_owned(),
-        bucket: BUCKET.to_owned(),
-        key_bucket: KEY_BUCKET.to_owned(),
-        path_style: true,
-        ingest: key(&secrets.store_ingest),
-        restore: key(&secrets.store_restore),
-        steward: key(&secrets.store_steward),
-        reaper: key(&secrets.store_reaper),
-        key_keeper: key(&secrets.store_key_keeper),
-        capabilities: StoreCapabilities::default(),
-    }
-}
-
 fn server_config(
     options: &Options,
     folder: &StateFolder,
     secrets: &Secrets,
     cluster: &Cluster,
     api_url: &str,
-    endpoint: &str,
+    store: config::Store,
 ) -> ServerConfig {
     let wrapper_file = folder.secrets().join("platform-wrapper.key");
     ServerConfig {
         public_url: api_url.to_owned(),
         portal: options.portal.clone(),
         telemetry: options.telemetry.clone(),
-        ..config_of(secrets, cluster.url("everhold", DATABASE), endpoint, wrapper_file)
+        ..config_of(secrets, cluster.url("everhold", DATABASE), store, wrapper_file)
     }
 }
 
 fn config_of(
     secrets: &Secrets,
     url: String,
-    endpoint: &str,
+    store: config::Store,
     wrapper_file: PathBuf,
 ) -> ServerConfig {
     let secret = |text: &str| Secret::new(text.to_owned());
@@ -367,7 +325,7 @@ fn config_of(
             roster: secret(&secrets.roster),
             wrapper_file,
         },
-        store: store_config(secrets, endpoint),
+        store,
         retention: Retention::default(),
         portal: None,
         telemetry: TelemetryConfig::default(),
@@ -379,5 +337,6 @@ fn config_of(
 pub fn sample_config(folder: &Path) -> anyhow::Result<ServerConfig> {
     let secrets = Secrets::load_or_make(&folder.join("secrets"), &SystemIds, false)?;
     let url = "postgres://everhold@localhost/everhold".to_owned();
-    Ok(config_of(&secrets, url, "http://127.0.0.1:1", folder.join("wrapper.key")))
+    let store = store::scoped(&secrets, "http://127.0.0.1:1");
+    Ok(config_of(&secrets, url, store, folder.join("wrapper.key")))
 }
