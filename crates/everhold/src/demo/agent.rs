@@ -55,7 +55,10 @@ impl Agent {
             "--kit-out".as_ref(),
             kit.as_ref(),
         ];
-        self.run(args, &[0]).await.map(|_| ())
+        // A normal user cannot give files back to their owners; the agent lists each and ends with 3. What else may
+        // differ, the comparison finds.
+        let good: &[i32] = if rustix::process::geteuid().is_root() { &[0] } else { &[0, 3] };
+        self.run(args, good).await.map(|_| ())
     }
 
     /// Exit code 3 is a committed snapshot with exceptions listed.

@@ -199,8 +199,9 @@ impl Show<'_> {
         if !total.differences.is_empty() {
             bail!("the restored tree differs from its origin");
         }
+        let owner = if rustix::process::geteuid().is_root() { "owner, " } else { "" };
         self.screen.say(format!(
-            "type, mode, owner, time in ns, links, extended attributes and content of {} entries",
+            "type, mode, {owner}time in ns, links, extended attributes and content of {} entries",
             number(total.entries)
         ));
         self.screen.done(format!(
