@@ -1,3 +1,5 @@
+//! Claims about the configuration loader.
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;

@@ -1,3 +1,5 @@
+//! Claims about tokens: what is signed is read back, and nothing else is.
+
 use std::time::Duration;
 
 use domain::{ManualClock, SeededIds};
