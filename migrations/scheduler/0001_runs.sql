@@ -78,6 +78,8 @@ CREATE UNIQUE INDEX runs_tenant_id_workload_id_running_key ON scheduler.runs (te
 CREATE INDEX runs_tenant_id_agent_id_queued_idx ON scheduler.runs (tenant_id, agent_id, created_at)
     WHERE state = 'queued';
 CREATE INDEX runs_workload_id_idx ON scheduler.runs (tenant_id, workload_id, id);
+-- An agent's own list.
+CREATE INDEX runs_agent_id_idx ON scheduler.runs (tenant_id, agent_id, id);
 CREATE INDEX runs_lease_until_idx ON scheduler.runs (lease_until) WHERE state = 'running';
 CREATE INDEX runs_created_at_queued_idx ON scheduler.runs (created_at) WHERE state = 'queued';
 ALTER TABLE scheduler.runs ENABLE ROW LEVEL SECURITY;

@@ -163,6 +163,10 @@ pub struct Session {
     pub parent: Option<SnapshotSource>,
     /// Packs confirmed by this agent's earlier sessions that ended without a commit: usable as they are.
     pub adopted: Vec<PackFacts>,
+    /// Live packs of the vault that the parent does not need (another path set's, say), newest first and at
+    /// most 10 000: usable as they are.
+    #[serde(default)]
+    pub known: Vec<PackFacts>,
     pub heartbeat_interval_s: u32,
 }
 
@@ -464,6 +468,7 @@ pub struct Entry {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    #[serde(deserialize_with = "Timestamp::deserialize_any_year")]
     pub modified_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_target: Option<String>,

@@ -53,10 +53,13 @@ impl RunState {
         !matches!(self, Self::Queued | Self::Running)
     }
     /// Whether the step is one a run may take. A lost run may still end well: the agent was only silent.
+    /// A success may be corrected to one with exceptions, never the other way.
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Queued => matches!(next, Self::Running | Self::Canceled | Self::Missed),
             Self::Running => next.is_final() && !matches!(next, Self::Missed),
+            // What was skipped may become known after the proof of what was not.
+            Self::Succeeded => matches!(next, Self::SucceededWithExceptions),
             Self::Lost => matches!(
                 next,
                 Self::Succeeded | Self::SucceededWithExceptions | Self::Failed | Self::Canceled

@@ -19,6 +19,11 @@ pub struct Timestamp(OffsetDateTime);
 
 impl Timestamp {
     pub const UNIX_EPOCH: Self = Self(OffsetDateTime::UNIX_EPOCH);
+    /// The last moment that can be written down.
+    const LAST: Self = Self(
+        time::PrimitiveDateTime::new(time::Date::MAX, time::macros::time!(23:59:59.999_999))
+            .assume_utc(),
+    );
 
     /// Milliseconds since 1970; clamped to what a timestamp can hold.
     pub fn from_unix_millis(millis: u64) -> Self {
@@ -64,11 +69,40 @@ impl Timestamp {
     pub const fn to_offset(self) -> OffsetDateTime {
         self.0
     }
+    /// Reads RFC 3339 text of any year, for moments that are facts of somebody else (a file's time), where
+    /// [`FromStr`](std::str::FromStr) would refuse the years nothing of ours happens in.
+    ///
+    /// # Errors
+    /// [`NoTimestamp`] when it is not RFC 3339 or no moment in UTC.
+    pub fn deserialize_any_year<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        parse(&text).map_err(D::Error::custom)
+    }
+}
+
+/// The text is no moment this platform deals with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoTimestamp {
+    #[error("not a time like 2026-11-21T08:30:00Z")]
+    Malformed,
+    /// Room is left at both ends, so that adding a retention or changing the zone stays a time.
+    #[error("a time of the years 1970 to 9998")]
+    OutOfRange,
+}
+
+fn parse(text: &str) -> Result<Timestamp, NoTimestamp> {
+    let local = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NoTimestamp::Malformed)?;
+    // In UTC it may fall out of the calendar.
+    let utc = local.checked_to_offset(UtcOffset::UTC).ok_or(NoTimestamp::OutOfRange)?;
+    Ok(utc.into())
 }
 
 impl From<OffsetDateTime> for Timestamp {
     fn from(value: OffsetDateTime) -> Self {
-        let utc = value.to_offset(UtcOffset::UTC);
+        let Some(utc) = value.checked_to_offset(UtcOffset::UTC) else {
+            // Within a day of the calendar's ends.
+            return if value.year() > 1970 { Self::LAST } else { Self::UNIX_EPOCH };
+        };
         let whole = utc.nanosecond() / 1_000 * 1_000;
         Self(utc.replace_nanosecond(whole).unwrap_or(utc))
     }
@@ -103,9 +137,14 @@ impl fmt::Debug for Timestamp {
     }
 }
 impl std::str::FromStr for Timestamp {
-    type Err = time::error::Parse;
+    type Err = NoTimestamp;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        OffsetDateTime::parse(text, &Rfc3339).map(Self::from)
+        let moment = parse(text)?;
+        if (1970..=9998).contains(&moment.0.year()) {
+            Ok(moment)
+        } else {
+            Err(NoTimestamp::OutOfRange)
+        }
     }
 }
 impl Serialize for Timestamp {
@@ -190,5 +229,44 @@ mod tests {
         let text = "2026-11-21T08:30:00.123456Z";
         let moment: Timestamp = text.parse().expect("valid");
         assert_eq!(moment.to_string(), text);
+    }
+
+    #[test]
+    fn text_outside_the_years_of_the_platform_is_refused_and_never_a_panic() {
+        for text in [
+            "9999-12-31T23:59:59-23:59",
+            "9999-01-01T00:00:00Z",
+            "9998-12-31T23:59:59-23:59",
+            "0000-01-01T00:00:00Z",
+            "0000-01-01T00:00:00+23:59",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+00:01",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NoTimestamp::OutOfRange), "{text}");
+            assert!(serde_json::from_value::<Timestamp>(text.into()).is_err(), "{text}");
+        }
+        for text in ["", "yesterday", "2026-11-21", "2026-13-01T00:00:00Z"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(NoTimestamp::Malformed), "{text}");
+        }
+        for text in ["1970-01-01T00:00:00Z", "9998-12-31T23:59:59Z"] {
+            assert_eq!(text.parse::<Timestamp>().map(|t| t.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_moment_that_is_none_in_utc_becomes_the_nearest_end() {
+        let zone = UtcOffset::from_hms(-23, 59, 0).expect("zone");
+        let late = time::PrimitiveDateTime::MAX.assume_offset(zone);
+        assert_eq!(Timestamp::from(late), Timestamp::LAST);
+        let zone = UtcOffset::from_hms(23, 59, 0).expect("zone");
+        let early = time::PrimitiveDateTime::MIN.assume_offset(zone);
+        assert_eq!(Timestamp::from(early), Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn files_may_be_older_than_the_platform() {
+        let text = serde_json::json!("1912-06-23T00:00:00Z");
+        let moment = Timestamp::deserialize_any_year(text).expect("a time");
+        assert_eq!(moment.to_string(), "1912-06-23T00:00:00Z");
     }
 }

@@ -3,22 +3,30 @@
 //! Everything that leaves carries `x-request-id` and the server's time; everything that fails leaves as
 //! `application/problem+json`, whoever made the answer.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::{Code, Problem, client::SERVER_TIME_HEADER};
 use authz::Actor;
 use axum::{
-    body::Body,
-    extract::{MatchedPath, Request, State},
+    body::{Body, HttpBody as _},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use domain::{Clock, IdGen};
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::{sync::Semaphore, time::Instant};
+use http::{HeaderName, HeaderValue, StatusCode, request::Parts};
+use http_body_util::BodyExt as _;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tracing::Instrument as _;
 
 use crate::{
@@ -32,13 +40,26 @@ pub struct Limits {
     pub body: usize,
     /// Requests answered at once; more are told to come back.
     pub in_flight: usize,
-    /// From the first byte of the request to the answer. Longer than the longest poll.
+    /// From the last byte of the request to the answer. Longer than the longest poll.
     pub answer_within: Duration,
+    /// For the body to arrive. Nobody holds a slot meanwhile.
+    pub body_within: Duration,
+    /// Bytes of all bodies together that are held at once, beyond the first [`SMALL`] of each.
+    pub bodies: usize,
 }
+
+/// Bodies up to this size are read whatever else is being read.
+const SMALL: usize = 16 * 1024;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 1024 * 1024, in_flight: 1024, answer_within: Duration::from_secs(90) }
+        Self {
+            body: 1024 * 1024,
+            in_flight: 1024,
+            answer_within: Duration::from_secs(90),
+            body_within: Duration::from_secs(10),
+            bodies: 256 * 1024 * 1024,
+        }
     }
 }
 
@@ -54,6 +75,8 @@ pub struct Edge {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     slots: Arc<Semaphore>,
+    /// Bytes that may still be read.
+    room: Arc<Semaphore>,
 }
 
 impl Edge {
@@ -68,10 +91,33 @@ impl Edge {
             metrics,
             limits,
             slots: Arc::new(Semaphore::new(limits.in_flight)),
+            room: Arc::new(Semaphore::new(limits.bodies)),
         }
     }
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+}
+
+/// The request's share of what a process answers at once. A handler that only waits gives it back, after it
+/// has bounded its waiting otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Slot {
+    fn of(permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+    /// Lets the next request in. Doing it twice does nothing.
+    pub fn give_back(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Slot {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }
 
@@ -124,7 +170,8 @@ async fn through(edge: Edge, door: Door, request: Request, next: Next) -> Respon
     response
 }
 
-/// Identity, then the handler, within the limits.
+/// The body, then a slot, then identity and the handler, within the limits. In this order: whoever sends
+/// slowly keeps its own connection busy and nobody else out.
 async fn answer(
     edge: &Edge,
     door: Door,
@@ -132,15 +179,19 @@ async fn answer(
     request: Request,
     next: Next,
 ) -> (Response, Option<Actor>) {
-    let Ok(_slot) = edge.slots.try_acquire() else {
+    let (mut parts, body) = request.into_parts();
+    let late = || Problem::new(Code::BadRequest).detail("the body did not arrive in time");
+    let read = tokio::time::timeout(edge.limits.body_within, read(edge, body)).await;
+    let (body, _room) = match read.unwrap_or_else(|_| Err(Box::new(late()))) {
+        Ok(read) => read,
+        Err(problem) => return (Failure(*problem).into_response(), None),
+    };
+    let Ok(permit) = edge.slots.clone().try_acquire_owned() else {
         return (Failure::from(Code::TooManyRequests).into_response(), None);
     };
+    let slot = Slot::of(permit);
+    parts.extensions.insert(slot.clone());
     let work = async {
-        let (mut parts, body) = request.into_parts();
-        let body = match read(body, edge.limits.body).await {
-            Ok(body) => body,
-            Err(code) => return (Failure::from(code).into_response(), None),
-        };
         let identity = match door {
             Door::Public => identity::of_public(edge, &mut parts, &body).await,
             Door::Internal => identity::of_internal(edge, &parts),
@@ -163,21 +214,42 @@ async fn answer(
         });
         (response, actor)
     };
-    match tokio::time::timeout(edge.limits.answer_within, work).await {
-        Ok(answer) => answer,
-        Err(_) => (Failure::from(Code::Unavailable).into_response(), None),
-    }
+    let answered = tokio::time::timeout(edge.limits.answer_within, work).await;
+    // A clone of it may live on in the answer's stream.
+    slot.give_back();
+    answered.unwrap_or_else(|_| (Failure::from(Code::Unavailable).into_response(), None))
 }
 
-/// The whole body, bounded. Bodies are small here: packs never pass through the control plane.
-async fn read(body: Body, limit: usize) -> Result<Bytes, Code> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Code::PayloadTooLarge)
-        }
-        Err(_) => Err(Code::BadRequest),
+/// The whole body, bounded. Bodies are small here: packs never pass through the control plane. The
+/// second part is the room it takes, free again when dropped.
+async fn read(
+    edge: &Edge,
+    mut body: Body,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Box<Problem>> {
+    let refused = |code| Box::new(Problem::new(code));
+    if body.size_hint().lower() > edge.limits.body as u64 {
+        return Err(refused(Code::PayloadTooLarge));
     }
+    let mut whole = BytesMut::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| refused(Code::BadRequest))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > edge.limits.body {
+            return Err(refused(Code::PayloadTooLarge));
+        }
+        if whole.len() + data.len() > SMALL {
+            let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            let more = edge.room.clone().try_acquire_many_owned(bytes);
+            let more = more.map_err(|_| refused(Code::TooManyRequests))?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok((whole.freeze(), room))
 }
 
 /// Headers every answer has; plain-text errors become problems; problems get the request id.

@@ -23,7 +23,7 @@ pub mod token;
 pub use api::{Code, Problem};
 pub use assemble::{Assembly, assemble};
 pub use cx::{Caller, Cx, Permit};
-pub use edge::{Edge, Limits};
+pub use edge::{Edge, Limits, Slot};
 pub use extract::{Json, Path, Query};
 pub use facts::{deliver_pending, relay_workers};
 pub use failure::{Failure, Reply};

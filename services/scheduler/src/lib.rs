@@ -5,6 +5,7 @@
 //! when a snapshot is proven. It must not know packs, vaults or keys: who owns a workload is decided by the
 //! catalog, and a commit reaches it as a receipt or as a fact.
 
+mod crowd;
 mod facts;
 mod hub;
 mod runs;

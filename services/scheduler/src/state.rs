@@ -6,7 +6,7 @@ use domain::{Clock, IdGen, TenantId, WorkloadId};
 use runtime::{Peers, Platform, RoleName, ServiceKeys};
 use tokio_util::sync::CancellationToken;
 
-use crate::{SchedulerConfig, hub::Hub};
+use crate::{SchedulerConfig, crowd::Crowd, hub::Hub};
 
 /// The role's state. One per process, shared by `Arc`.
 pub struct Scheduler {
@@ -15,6 +15,10 @@ pub struct Scheduler {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdGen>,
     pub hub: Hub,
+    /// Long polls of this process: room for a fleet, two for an agent (the second while the first dies).
+    pub polls: Crowd,
+    /// Event streams of this process. Each asks the database once a second.
+    pub streams: Crowd,
     pub config: SchedulerConfig,
     /// Cancelled when the process stops: nobody waits for anything any more.
     pub stopping: CancellationToken,
@@ -29,6 +33,8 @@ impl Scheduler {
             clock: platform.clock.clone(),
             ids: platform.ids.clone(),
             hub: Hub::default(),
+            polls: Crowd::of(2_048, 2),
+            streams: Crowd::of(512, 8),
             config,
             stopping: CancellationToken::new(),
             peers: platform.peers.as_seen_by(RoleName::Scheduler),

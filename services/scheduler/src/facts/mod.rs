@@ -34,7 +34,7 @@ impl Scheduler {
         if ended {
             let run = store::find_run(tx.conn(), fact.tenant_id, id).await?;
             let run = run.ok_or(Error::NotFound)?.run;
-            tx.commit(runs::own_event(self, "run.finished", &run, now)).await?;
+            tx.commit(runs::own_event(self, runs::ending(&stored.run), &run, now)).await?;
         } else {
             tx.commit_operational(OperationalReason::FactIngest).await?;
         }

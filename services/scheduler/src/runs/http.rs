@@ -18,11 +18,11 @@ use domain::{AgentId, RunId, TenantId};
 use futures::Stream;
 use http::{HeaderMap, StatusCode};
 use pg::Scope;
-use runtime::{Cx, Failure, Json, Path, Permit, Query, Reply};
+use runtime::{Cx, Failure, Json, Path, Permit, Query, Reply, Slot};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Error;
-use crate::state::Scheduler;
+use crate::{crowd::Seat, state::Scheduler};
 
 type Shared = State<Arc<Scheduler>>;
 
@@ -122,7 +122,7 @@ async fn list(
     permit: Permit<RunRead>,
     Query(query): Query<RunQuery>,
 ) -> Reply<Json<Page<Run>>> {
-    Ok(Json(state.list_runs(permit.scope(), &query).await?))
+    Ok(Json(state.list_runs(permit.scope(), permit.actor().agent_id(), &query).await?))
 }
 
 /// One run.
@@ -134,12 +134,13 @@ async fn get(
     permit: Permit<RunRead>,
     path: Path<(TenantId, RunId)>,
 ) -> Reply<Json<Run>> {
-    Ok(Json(state.get_run(permit.scope(), path.0.1).await?))
+    Ok(Json(state.get_run(permit.scope(), permit.actor().agent_id(), path.0.1).await?))
 }
 
 /// Wait for the next queued run.
 ///
-/// For agents: a long poll. An answer without assignment means there is nothing to do yet.
+/// For agents: a long poll. An answer without assignment means there is nothing to do yet. An agent waits
+/// with at most two of them; more answer 429 `too_many_requests`.
 #[utoipa::path(post, path = "/v1/tenants/{tenant_id}/leases", operation_id = "poll_lease", tag = "runs",
     params(("tenant_id" = TenantId, Path, description = "The tenant")),
     request_body = PollLease,
@@ -148,13 +149,22 @@ async fn poll(
     State(state): Shared,
     cx: Cx,
     permit: Permit<RunLease>,
+    slot: Slot,
     Json(body): Json<PollLease>,
 ) -> Reply<Json<PollReply>> {
     if body.wait_s > LONGEST_WAIT_S {
         return Err(Problem::validation("wait_s", "0 to 30 seconds").into());
     }
     let wait = Duration::from_secs(u64::from(body.wait_s));
-    let assignment = state.poll(&cx, permit.scope(), agent(&cx)?, wait).await?;
+    let agent = agent(&cx)?;
+    let mut seat = None;
+    if !wait.is_zero() {
+        // Waiting costs a seat among the waiting, and no longer a place among the requests at work.
+        seat = Some(state.polls.enter(permit.actor()).ok_or(Code::TooManyRequests)?);
+        slot.give_back();
+    }
+    let assignment = state.poll(&cx, permit.scope(), agent, wait).await?;
+    drop(seat);
     Ok(Json(PollReply { assignment }))
 }
 
@@ -208,7 +218,8 @@ async fn cancel(
 /// Follow a run.
 ///
 /// Server-sent events named `run`, each the whole run as JSON, one at once and one whenever it changed, until
-/// it has ended. A stream ends after five minutes at the latest; open a new one with a fresh token.
+/// it has ended. A stream ends after five minutes at the latest; open a new one with a fresh token. Nobody has
+/// more than eight at once; more answer 429 `too_many_requests`.
 #[utoipa::path(get, path = "/v1/tenants/{tenant_id}/runs/{run_id}/events", operation_id = "follow_run", tag = "runs",
     params(("tenant_id" = TenantId, Path, description = "The tenant"), ("run_id" = RunId, Path, description = "The run")),
     responses((status = 200, description = "A stream of events", body = String, content_type = "text/event-stream")))]
@@ -217,8 +228,12 @@ async fn events(
     permit: Permit<RunRead>,
     path: Path<(TenantId, RunId)>,
 ) -> Reply<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    let first = state.get_run(permit.scope(), path.0.1).await?;
-    let stream = follow(state, permit.scope(), first);
+    let reader = permit.actor().agent_id();
+    let first = state.get_run(permit.scope(), reader, path.0.1).await?;
+    let seat = state.streams.enter(permit.actor()).ok_or_else(|| {
+        Problem::new(Code::TooManyRequests).detail("end one of your other streams first")
+    })?;
+    let stream = follow(state, permit.scope(), reader, first, seat);
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
 }
 
@@ -226,13 +241,15 @@ async fn events(
 fn follow(
     state: Arc<Scheduler>,
     scope: Scope,
+    reader: Option<AgentId>,
     first: Run,
+    seat: Seat,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     let until = tokio::time::Instant::now() + LONGEST_STREAM;
     let place = state.hub.watch(first.id.uuid());
     let id = first.id;
-    let start = (Some(first), None::<String>);
-    futures::stream::unfold(start, move |(mut pending, mut sent)| {
+    let start = (Some(first), None::<String>, seat);
+    futures::stream::unfold(start, move |(mut pending, mut sent, seat)| {
         let (state, place) = (state.clone(), place.clone());
         async move {
             loop {
@@ -242,14 +259,14 @@ fn follow(
                 let run = match pending.take() {
                     Some(run) => run,
                     None if sent.is_none() => return None,
-                    None => state.get_run(scope, id).await.ok()?,
+                    None => state.get_run(scope, reader, id).await.ok()?,
                 };
                 let text = serde_json::to_string(&run).ok()?;
                 if sent.as_ref() != Some(&text) {
                     let event = Event::default().event("run").data(&text);
                     let last = run.state.is_final();
                     sent = if last { None } else { Some(text) };
-                    return Some((Ok(event), (None, sent)));
+                    return Some((Ok(event), (None, sent, seat)));
                 }
                 if tokio::time::Instant::now() >= until || state.stopping.is_cancelled() {
                     return None;

@@ -124,13 +124,29 @@ impl Scheduler {
         Ok(made)
     }
 
-    pub async fn get_run(&self, scope: Scope, id: RunId) -> Result<Run, Error> {
+    /// One run. People of the tenant see every one, an agent (`reader`) its own: paths and names of files of
+    /// other machines are not its business.
+    pub async fn get_run(
+        &self,
+        scope: Scope,
+        reader: Option<AgentId>,
+        id: RunId,
+    ) -> Result<Run, Error> {
         let mut tx = TenantTx::begin(&self.db, scope).await?;
-        Ok(require(&mut tx, id).await?.run)
+        let stored = match reader {
+            Some(agent) => own(&mut tx, agent, id).await?,
+            None => require(&mut tx, id).await?,
+        };
+        Ok(stored.run)
     }
 
-    /// Newest first.
-    pub async fn list_runs(&self, scope: Scope, query: &RunQuery) -> Result<Page<Run>, Error> {
+    /// Newest first; for an agent its own.
+    pub async fn list_runs(
+        &self,
+        scope: Scope,
+        reader: Option<AgentId>,
+        query: &RunQuery,
+    ) -> Result<Page<Run>, Error> {
         let limit = query.limit.unwrap_or(100).clamp(1, 1_000);
         let before = match &query.cursor {
             Some(text) => Some(text.parse::<RunId>().map_err(|_| {
@@ -142,7 +158,8 @@ impl Scheduler {
         let one_more = i64::from(limit) + 1;
         let tenant = scope.tenant();
         let mut found =
-            store::list_runs(tx.conn(), tenant, query.workload_id, before, one_more).await?;
+            store::list_runs(tx.conn(), tenant, reader, query.workload_id, before, one_more)
+                .await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = found.len() > limit;
         found.truncate(limit);
@@ -182,9 +199,12 @@ impl Scheduler {
         scope: Scope,
         agent: AgentId,
         id: RunId,
-        body: FinishRun,
+        mut body: FinishRun,
     ) -> Result<Run, Error> {
         validate::progress(&body.progress)?;
+        // Listed is skipped, whatever the figures say.
+        let listed = u64::try_from(body.exceptions.len()).unwrap_or(u64::MAX);
+        body.progress.exceptions = body.progress.exceptions.max(listed);
         if !body.state.is_final() || matches!(body.state, RunState::Missed | RunState::Lost) {
             let words = "succeeded, succeeded_with_exceptions, failed or canceled";
             return Err(Problem::validation("state", words).into());
@@ -198,12 +218,11 @@ impl Scheduler {
             return Err(lease_lost(&stored, body.epoch));
         }
         let outcome =
-            settle::finish(stored.standing(), body.state, proof).map_err(
-                |refused| match refused {
+            settle::finish(stored.standing(), body.state, body.progress.exceptions, proof)
+                .map_err(|refused| match refused {
                     settle::Refused::NotLeased => lease_lost(&stored, body.epoch),
                     settle::Refused::Ended(_) => Error::Conflict(refused.to_string()),
-                },
-            )?;
+                })?;
         if outcome == Outcome::Nothing {
             return Ok(stored.run);
         }
@@ -214,7 +233,7 @@ impl Scheduler {
         let ended = apply(&mut tx, &stored.run, outcome, cx.now()).await?;
         let run = require(&mut tx, id).await?.run;
         if ended {
-            tx.commit(event(cx, "run.finished", &run)).await?;
+            tx.commit(event(cx, ending(&stored.run), &run)).await?;
         } else {
             tx.commit_operational(OperationalReason::Progress).await?;
         }
@@ -333,6 +352,11 @@ pub(crate) fn own_event(
     let actor = authz::Actor::Service { name: "scheduler".to_owned() };
     let id = Id::fresh(state.ids.as_ref(), now);
     describe(AuditEvent::new(id, now, &actor, action, "run", &run.id), run)
+}
+
+/// What an end of this run is called: its first one, or the correction of a success.
+pub(crate) fn ending(before: &Run) -> &'static str {
+    if before.state == RunState::Succeeded { "run.corrected" } else { "run.finished" }
 }
 
 fn describe(event: AuditEvent, run: &Run) -> AuditEvent {

@@ -23,7 +23,12 @@ pub struct Stored {
 
 impl Stored {
     pub const fn standing(&self) -> Standing {
-        Standing { state: self.run.state, claimed: self.claimed, snapshot: self.run.snapshot_id }
+        Standing {
+            state: self.run.state,
+            claimed: self.claimed,
+            snapshot: self.run.snapshot_id,
+            exceptions: self.run.progress.exceptions,
+        }
     }
 }
 
@@ -150,10 +155,11 @@ pub async fn lock_run(db: &mut PgConnection, tenant: TenantId, id: RunId) -> Res
     Ok(found.is_some())
 }
 
-/// Newest first, below `before`.
+/// Newest first, below `before`; with an `agent` its own only.
 pub async fn list_runs(
     db: &mut PgConnection,
     tenant: TenantId,
+    agent: Option<AgentId>,
     workload: Option<WorkloadId>,
     before: Option<RunId>,
     limit: i64,
@@ -167,11 +173,13 @@ pub async fn list_runs(
                snapshot_id, request_digest
            FROM scheduler.runs
            WHERE tenant_id = $1 AND ($2::uuid IS NULL OR workload_id = $2) AND ($3::uuid IS NULL OR id < $3)
+             AND ($5::uuid IS NULL OR agent_id = $5)
            ORDER BY id DESC LIMIT $4"#,
         tenant.uuid(),
         workload.map(WorkloadId::uuid),
         before.map(RunId::uuid),
-        limit
+        limit,
+        agent.map(AgentId::uuid)
     )
     .fetch_all(db)
     .await?;
@@ -436,7 +444,7 @@ pub async fn set_claim(
     Ok(())
 }
 
-/// Ends the run; 0 rows: it was not in `from` any more.
+/// Ends the run, or corrects a success, which keeps its time; 0 rows: it was not in `from` any more.
 pub async fn end_run(
     db: &mut PgConnection,
     tenant: TenantId,
@@ -447,7 +455,8 @@ pub async fn end_run(
     now: Timestamp,
 ) -> Result<u64> {
     let done = sqlx::query!(
-        "UPDATE scheduler.runs SET state = $4, ended_at = $6, snapshot_id = COALESCE(snapshot_id, $5)
+        "UPDATE scheduler.runs SET state = $4, snapshot_id = COALESCE(snapshot_id, $5),
+             ended_at = CASE state WHEN 'succeeded' THEN ended_at ELSE $6 END
          WHERE tenant_id = $1 AND id = $2 AND state = $3",
         tenant.uuid(),
         id.uuid(),

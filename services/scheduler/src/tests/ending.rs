@@ -29,6 +29,65 @@ async fn a_receipt_proves_success_and_a_repeated_report_changes_nothing() {
     assert_eq!(world.events().await, ["run.started", "run.finished"]);
 }
 
+fn unreadable(path: &str) -> RunException {
+    RunException {
+        path: path.into(),
+        path_b64: None,
+        kind: ExceptionKind::Unreadable,
+        detail: "Permission denied".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_skipped_something_never_ends_as_plainly_succeeded() {
+    let world = world().await;
+    let snapshot = world.app.id();
+    for counted in [true, false] {
+        let got = world.start(&world.agent).await.expect("starts");
+        let mut end = world.end(&got, RunState::Succeeded, Some(snapshot));
+        if counted {
+            end.progress.exceptions = 2;
+        } else {
+            end.exceptions = vec![unreadable("/srv/secret")];
+        }
+        let run = world.finish(got.run(), &end).await.expect("ends");
+        assert_eq!(run.state, RunState::SucceededWithExceptions);
+        assert_eq!(run.progress.exceptions, if counted { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn the_catalogs_word_about_exceptions_counts_before_and_after_the_report() {
+    let world = world().await;
+    let snapshot = world.app.id();
+    let early = world.start(&world.agent).await.expect("starts");
+    let told = world.commit_skipping(3, early.run(), snapshot, RoleName::Catalog).await;
+    told.expect("taken");
+    let end = world.end(&early, RunState::Succeeded, Some(snapshot));
+    let run = world.finish(early.run(), &end).await.expect("ends");
+    assert_eq!(run.state, RunState::SucceededWithExceptions);
+
+    let snapshot = world.app.id();
+    let late = world.start(&world.agent).await.expect("starts");
+    let end = world.end(&late, RunState::Succeeded, Some(snapshot));
+    let ended = world.finish(late.run(), &end).await.expect("ends");
+    assert_eq!(ended.state, RunState::Succeeded);
+    world.app.advance(Duration::from_secs(5));
+    for _ in 0..2 {
+        let told = world.commit_skipping(3, late.run(), snapshot, RoleName::Catalog).await;
+        told.expect("taken");
+    }
+    let run = world.get(late.run()).await;
+    assert_eq!(run.state, RunState::SucceededWithExceptions);
+    assert_eq!(run.ended_at, ended.ended_at, "a correction is no second end");
+    let events = world.events().await;
+    assert_eq!(
+        events[2..],
+        ["run.started", "run.finished", "run.corrected"],
+        "once, however often it is told"
+    );
+}
+
 #[tokio::test]
 async fn a_receipt_of_another_run_or_nobodys_proves_nothing() {
     let world = world().await;
@@ -125,6 +184,38 @@ async fn a_queued_run_is_canceled_at_once_and_a_running_one_is_told() {
     let failed = world.start(&world.agent).await.expect("starts");
     world.finish(failed.run(), &world.end(&failed, RunState::Failed, None)).await.expect("ends");
     assert_eq!(code(world.cancel(failed.run()).await), Code::Conflict);
+}
+
+#[tokio::test]
+async fn nobody_opens_streams_without_end() {
+    let world = world().await;
+    let got = world.start(&world.agent).await.expect("starts");
+    let path = world.path(format_args!("runs/{}/events", got.run()));
+    let open = async |user: &authz::User| {
+        let request = Request::get(format!("http://everhold.test{path}"))
+            .header("authorization", format!("Bearer {}", world.app.token(user)))
+            .body(axum::body::Body::empty())
+            .expect("request");
+        let router = world.app.assembly().public.clone();
+        tower::ServiceExt::oneshot(router, request).await.expect("infallible")
+    };
+    let user = |id| authz::User {
+        id,
+        home: world.tenant,
+        tenant: world.tenant,
+        kind: authz::TenantKind::Tenant,
+        roles: vec![authz::Role::TenantOperator],
+    };
+    let (one, other) = (user(world.app.id()), user(world.app.id()));
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(open(&one).await);
+    }
+    assert!(streams.iter().all(|stream| stream.status() == 200));
+    assert_eq!(open(&one).await.status(), 429);
+    assert_eq!(open(&other).await.status(), 200, "another one's share is its own");
+    streams.pop();
+    assert_eq!(open(&one).await.status(), 200, "a closed stream makes room");
 }
 
 #[tokio::test]

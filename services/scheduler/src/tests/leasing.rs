@@ -34,6 +34,45 @@ async fn a_waiting_agent_is_woken_by_a_queued_run() {
 }
 
 #[tokio::test]
+async fn an_agent_waits_with_two_polls_and_no_third() {
+    let world = world().await;
+    world.knows(world.workload);
+    let polls = futures::future::join_all((0..3).map(|_| world.poll(1))).await;
+    let (waited, refused): (Vec<_>, Vec<_>) = polls.into_iter().partition(Result::is_ok);
+    assert!(waited.into_iter().all(|poll| poll.expect("polls").is_none()));
+    let refused: Vec<Code> = refused.into_iter().map(code).collect();
+    assert_eq!(refused, [Code::TooManyRequests]);
+    // Both seats are free again, and a look is no wait.
+    let looks = futures::future::join_all((0..3).map(|_| world.poll(0))).await;
+    assert!(looks.iter().all(Result::is_ok));
+    let body = world.create(&["/srv"]);
+    world.admin.post::<_, Run>(&world.path("runs"), &body).await.expect("queued");
+    assert!(world.poll(30).await.expect("polls").is_some());
+}
+
+#[tokio::test]
+async fn waiting_agents_keep_nobody_out() {
+    // One for a request, one for what it asks another role.
+    let limits = runtime::Limits { in_flight: 2, ..runtime::Limits::default() };
+    let world = world_of(Duration::from_millis(20), limits).await;
+    world.knows(world.workload);
+    let waiting = world.poll(30);
+    let work = async {
+        let body = world.create(&["/srv"]);
+        loop {
+            // Refused only until the poll has given its slot back.
+            match world.admin.post::<_, Run>(&world.path("runs"), &body).await {
+                Ok(run) => break run,
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (polled, run) = tokio::join!(waiting, work);
+    assert_eq!(polled.expect("polls").expect("leased").run(), run.id);
+}
+
+#[tokio::test]
 async fn the_lease_token_says_who_holds_what_at_which_epoch() {
     let world = world().await;
     let got = world.start(&world.agent).await.expect("starts");

@@ -60,6 +60,10 @@ async fn world() -> World {
 }
 
 async fn world_with(knock: Duration) -> World {
+    world_of(knock, runtime::Limits::default()).await
+}
+
+async fn world_of(knock: Duration, limits: runtime::Limits) -> World {
     let slot: Arc<OnceLock<Arc<Scheduler>>> = Arc::default();
     let catalog = Catalog::default();
     let (filled, known) = (slot.clone(), catalog.clone());
@@ -71,6 +75,7 @@ async fn world_with(knock: Duration) -> World {
             role_of(&platform, state)
         })
         .role(RoleName::Catalog, move |_| stand_in_for_catalog(known))
+        .limits(limits)
         .start()
         .await
         .expect("starts");
@@ -153,12 +158,21 @@ impl World {
         }
     }
     async fn commit(&self, run: RunId, snapshot: SnapshotId, from: RoleName) -> Result<(), Error> {
+        self.commit_skipping(0, run, snapshot, from).await
+    }
+    async fn commit_skipping(
+        &self,
+        exceptions: u64,
+        run: RunId,
+        snapshot: SnapshotId,
+        from: RoleName,
+    ) -> Result<(), Error> {
         let fact = Fact::SnapshotCommitted(SnapshotCommitted {
             event_id: self.app.id(),
             tenant_id: self.tenant,
             run_id: run,
             snapshot_id: snapshot,
-            exceptions: 0,
+            exceptions,
             committed_at: self.app.now(),
         });
         let catalog = self.app.service(from, RoleName::Scheduler);

@@ -109,6 +109,37 @@ async fn another_agent_of_the_tenant_cannot_touch_a_run_or_take_a_workload() {
 }
 
 #[tokio::test]
+async fn an_agent_sees_its_own_runs_and_no_other_machines() {
+    let world = world().await;
+    let run = world.start(&world.agent).await.expect("starts").run();
+    let other = world.app.agent(world.tenant);
+    for rest in ["", "/events"] {
+        let real = world.path(format_args!("runs/{run}{rest}"));
+        let random = world.path(format_args!("runs/{}{rest}", world.app.id::<domain::id::Run>()));
+        let mut answers = Vec::new();
+        for path in [real, random] {
+            let Err(Error::Problem(mut problem)) = other.client.get::<Run>(&path).await else {
+                panic!("{path} is shown")
+            };
+            problem.request_id = None;
+            answers.push(problem);
+        }
+        assert_eq!(answers[0].code, Code::NotFound);
+        assert_eq!(answers[0], answers[1], "as if it did not exist");
+    }
+    let list = world.path("runs");
+    let theirs: Page<Run> = other.client.get(&list).await.expect("lists");
+    assert!(theirs.items.is_empty());
+    let filtered = format!("{list}?workload_id={}", world.workload);
+    assert!(other.client.get::<Page<Run>>(&filtered).await.expect("lists").items.is_empty());
+    let own: Page<Run> = world.agent.client.get(&list).await.expect("lists");
+    assert_eq!(own.items.iter().map(|run| run.id).collect::<Vec<_>>(), [run]);
+    let one: Run =
+        world.agent.client.get(&world.path(format_args!("runs/{run}"))).await.expect("its own");
+    assert_eq!(one.id, run);
+}
+
+#[tokio::test]
 async fn the_same_request_under_its_key_makes_one_run() {
     let world = world().await;
     world.knows(world.workload);
