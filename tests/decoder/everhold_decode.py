@@ -6,10 +6,11 @@ receipts, lists snapshots and entries, extracts files. Written from the format d
 mistake in either shows. It shares no code with it and favours plainness over speed.
 
   everhold_decode.py --kit KIT --bucket DIR [--keys DIR] snapshots
+  everhold_decode.py --kit KIT --dev-json STATE/dev.json list
   everhold_decode.py --kit KIT --endpoint URL --bucket NAME [--key-bucket NAME] --access-key K --secret-key S list
   ... list [--snapshot SNP] | extract PATH OUT | verify
 
-A bucket is a folder with object files by key, a JSON dump {key: base64}, or an S3 endpoint. Without a key store the
+With --dev-json, the store of a running `everhold dev` is read. A bucket is a folder with object files by key, a JSON dump {key: base64}, or an S3 endpoint. Without a key store the
 wraps, roster and descriptor in the kit are used.
 """
 
@@ -336,20 +337,41 @@ class S3:
         from botocore.config import Config
 
         self.bucket, self.oldest = bucket, oldest
+        # Looking at a store that is not there should say so soon.
+        patience = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
         self.client = boto3.client(
             "s3",
             endpoint_url=endpoint,
             region_name=region,
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
-            config=Config(s3={"addressing_style": "path"}),
+            config=Config(s3={"addressing_style": "path"}, **patience),
         )
 
+    def told(self, error):
+        return Refused(f"bucket {self.bucket} at {self.client.meta.endpoint_url}: {error}")
+
     def keys(self):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return self.listed()
+        except (BotoCoreError, ClientError) as error:
+            raise self.told(error) from error
+
+    def listed(self):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
 
     def get(self, key):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return self.fetched(key)
+        except (BotoCoreError, ClientError) as error:
+            raise self.told(error) from error
+
+    def fetched(self, key):
         version = {}
         if self.oldest:
             listed = self.client.list_object_versions(Bucket=self.bucket, Prefix=key)
@@ -608,19 +630,70 @@ class Snapshot:
 # --- command line -------------------------------------------------------------------------------
 
 
+KEY_BUCKET = "everhold-keys"
+
+
+def read_json(path, what):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except OSError as error:
+        raise Refused(f"{what} {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Refused(f"{what} {path} is not JSON") from error
+
+
+def take_dev(arguments):
+    """Where a running `everhold dev` has its buckets; what was said on the command line stays."""
+    s3 = read_json(arguments.dev_json, "dev.json").get("s3", {})
+    missing = [k for k in ("endpoint", "bucket", "access_key", "secret_key") if not s3.get(k)]
+    need(not missing, f"{arguments.dev_json} has no s3 {', '.join(missing)}")
+    for name in ("endpoint", "region", "bucket", "access_key", "secret_key"):
+        setattr(arguments, name, getattr(arguments, name) or s3.get(name))
+    arguments.keys = arguments.keys or s3.get("key_bucket") or KEY_BUCKET
+
+
 def open_store(arguments, name, oldest):
     if arguments.endpoint:
-        return S3(arguments.endpoint, name, arguments.access_key, arguments.secret_key, oldest)
+        need(arguments.access_key and arguments.secret_key, "S3 wants an access key and a secret key")
+        region = arguments.region or "us-east-1"
+        return S3(arguments.endpoint, name, arguments.access_key, arguments.secret_key, oldest, region)
     path = pathlib.Path(name)
-    return Folder(path) if path.is_dir() else Dump(json.loads(path.read_text()))
+    return Folder(path) if path.is_dir() else Dump(read_json(path, "bucket dump"))
+
+
+def open_kit(path):
+    read_json(path, "kit")
+    return Kit(pathlib.Path(path).read_text())
+
+
+def extract(snapshot, path, out):
+    wanted = path.strip("/").encode("utf-8", "surrogateescape")
+    for found, fields in snapshot.entries():
+        if found == wanted:
+            need(fields[1] == 1, f"{path} is not a regular file")
+            with open(out, "wb") as file:
+                file.writelines(snapshot.content(fields))
+            return
+    raise Refused(f"the snapshot has no {path}")
+
+
+def show(snapshot):
+    kinds = {1: "f", 2: "d", 3: "l", 4: "p", 5: "s", 6: "c", 7: "b"}
+    for path, fields in snapshot.entries():
+        shown = "/" + path.decode("utf-8", "backslashreplace")
+        # One line an entry, whatever is in its name.
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+        print(f"{kinds[fields[1]]} {fields[2]:04o} {fields.get(15, 0):>12} {shown}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kit", required=True)
-    parser.add_argument("--bucket", required=True, help="folder, JSON dump, or bucket name")
+    parser.add_argument("--dev-json", help="dev.json of a running `everhold dev`, for its buckets")
+    parser.add_argument("--bucket", help="folder, JSON dump, or bucket name")
     parser.add_argument("--keys", "--key-bucket", dest="keys", help="the key store, likewise")
     parser.add_argument("--endpoint")
+    parser.add_argument("--region")
     parser.add_argument("--access-key")
     parser.add_argument("--secret-key")
     parser.add_argument("--vault")
@@ -629,7 +702,13 @@ def main():
     parser.add_argument("path", nargs="?")
     parser.add_argument("out", nargs="?")
     arguments = parser.parse_args()
-    kit = Kit(pathlib.Path(arguments.kit).read_text())
+    if arguments.command == "extract" and not (arguments.path and arguments.out):
+        parser.error("extract wants PATH and OUT")
+    if arguments.dev_json:
+        take_dev(arguments)
+    elif not arguments.bucket:
+        parser.error("--bucket or --dev-json is needed")
+    kit = open_kit(arguments.kit)
     keys = open_store(arguments, arguments.keys, False) if arguments.keys else None
     vault = Vault(kit, open_store(arguments, arguments.bucket, True), keys, arguments.vault)
     if arguments.command == "snapshots":
@@ -640,18 +719,10 @@ def main():
     if arguments.command == "verify":
         packs, entries, total = snapshot.verify()
         print(f"verified {packs} packs, {entries} entries, {total} bytes")
-        return
-    kinds = {1: "f", 2: "d", 3: "l", 4: "p", 5: "s", 6: "c", 7: "b"}
-    wanted = (arguments.path or "").lstrip("/").encode("utf-8", "surrogateescape")
-    for path, fields in snapshot.entries():
-        if arguments.command == "list":
-            shown = "/" + path.decode("utf-8", "backslashreplace")
-            print(f"{kinds[fields[1]]} {fields[2]:04o} {fields.get(15, 0):>12} {shown}")
-        elif path == wanted:
-            with open(arguments.out, "wb") as out:
-                out.writelines(snapshot.content(fields))
-            return
-    need(arguments.command == "list", "no such path")
+    elif arguments.command == "list":
+        show(snapshot)
+    else:
+        extract(snapshot, arguments.path, arguments.out)
 
 
 if __name__ == "__main__":
