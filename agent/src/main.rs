@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use everhold_agent::{cmd, output::Exit};
+use process::telemetry::TelemetryConfig;
 
 fn main() -> ExitCode {
     let cli = cmd::Cli::parse();
+    let telemetry = TelemetryConfig { filter: "warn".to_owned(), ..TelemetryConfig::default() };
+    // Warnings are for people to see; without them the commands work all the same.
+    let telemetry = process::telemetry::init("everhold-agent", &telemetry).ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let exit = match runtime {
         Ok(runtime) => {
@@ -20,5 +24,8 @@ fn main() -> ExitCode {
             Exit::Failed
         }
     };
+    if let Some(telemetry) = telemetry {
+        telemetry.flush();
+    }
     ExitCode::from(exit.code())
 }

@@ -41,6 +41,12 @@ pub struct Summary<'a> {
 }
 
 #[derive(Serialize)]
+struct WarningLine<'a> {
+    event: &'static str,
+    detail: &'a str,
+}
+
+#[derive(Serialize)]
 struct LeftOutLine<'a> {
     event: &'static str,
     path: &'a str,
@@ -183,6 +189,9 @@ pub fn report(done: &Done, output: &Output) {
         for LeftOut { path, why } in &done.left_out {
             output.json(&LeftOutLine { event: "left_out", path, reason: why.to_string() });
         }
+        for detail in &done.warnings {
+            output.json(&WarningLine { event: "warning", detail });
+        }
         output.json(&Summary {
             snapshot_id: done.snapshot_id,
             status: done.status,
@@ -210,6 +219,9 @@ pub fn report(done: &Done, output: &Output) {
             plain(&exception.path),
             plain(&exception.detail)
         ));
+    }
+    for warning in &done.warnings {
+        output.line(format_args!("warning: {}", plain(warning)));
     }
     let stats = &done.stats;
     output.line(format_args!(

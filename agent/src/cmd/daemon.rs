@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::backup;
 use crate::{
     control::{pause, retryable},
-    output::{Exit, Output},
+    output::{Exit, Output, plain},
     pipeline::{
         backup::{Watch, bury_predecessor, execute, refuse},
         member::Member,
@@ -91,7 +91,12 @@ async fn carry_out(
     let run = assignment.run.id;
     output.note(format_args!("{run}: started"));
     match attempt(member, &assignment, stop).await {
-        Ok(done) => output.note(format_args!("{run}: {} as {}", done.status, done.snapshot_id)),
+        Ok(done) => {
+            for warning in &done.warnings {
+                output.note(format_args!("{run}: warning: {}", plain(warning)));
+            }
+            output.note(format_args!("{run}: {} as {}", done.status, done.snapshot_id));
+        }
         Err(error) => output.note(format_args!("{run}: {error:#}")),
     }
 }

@@ -100,7 +100,7 @@ pub async fn status(member: Member, output: &Output) -> Result<Exit> {
     let newest = asked.ok().and_then(|all| all.into_iter().next());
     let newest =
         newest.map(|snapshot| Last { id: snapshot.id, committed_at: snapshot.committed_at });
-    let remembered = member.home.last_commit()?;
+    let remembered = member.home.last_commit();
     let last_snapshot = newest.or_else(|| {
         remembered.map(|last| Last { id: last.snapshot_id, committed_at: last.committed_at })
     });

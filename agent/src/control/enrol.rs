@@ -139,6 +139,26 @@ fn refuse_existing_kit(path: Option<&Path>) -> Result<(), EnrolError> {
     }
 }
 
+/// An attempt that was interrupted after it wrote the kit, and before it stored the keys in it, left a kit
+/// of this vault that opens nothing: it gives way. Any other file stays.
+fn clear_unfinished_kit(path: Option<&Path>, identity: &Identity) -> Result<(), EnrolError> {
+    let Some(path) = path else { return Ok(()) };
+    let kit = std::fs::read_to_string(path).ok().map(zeroize::Zeroizing::new);
+    let kit = kit.and_then(|text| RecoveryKit::from_json(&text).ok());
+    let ours = kit.is_some_and(|kit| {
+        kit.tenant == identity.tenant_id
+            && !kit.vaults.is_empty()
+            && kit.vaults.iter().all(|vault| vault.vault == identity.vault_id)
+    });
+    if ours {
+        std::fs::remove_file(path).map_err(|source| {
+            let path = path.display().to_string();
+            EnrolError::Kit { path, source }
+        })?;
+    }
+    refuse_existing_kit(Some(path))
+}
+
 /// Makes the agent's keys (or takes those of an earlier attempt) and spends the token.
 async fn introduce(
     home: &Home,
@@ -201,7 +221,7 @@ fn make_vault(
     platform: &PlatformKeys,
     world: &World,
 ) -> Result<Identity, EnrolError> {
-    refuse_existing_kit(order.kit_out.as_deref())?;
+    clear_unfinished_kit(order.kit_out.as_deref(), &identity)?;
     let ids = world.ids.as_ref();
     let vault = VaultKeys::generate(identity.tenant_id, identity.vault_id, ids);
     let descriptor = VaultDescriptor::new(
@@ -381,6 +401,57 @@ fn to_wire(wrap: &Wrap, encoded: &str) -> KeyWrap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_enrolment_interrupted_after_its_kit_was_written_is_finished_by_the_same_command() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let home = Home::at(dir.path().join("home"));
+        home.prepare().expect("home");
+        let (world, kit) = (World::real(), dir.path().join("kit.json"));
+        let ids = world.ids.as_ref();
+        let (keys, now) = (AgentKeys::generate(ids), world.clock.now());
+        let platform = PlatformKeys {
+            wrap_key: BASE64.encode(keys.hpke_public()),
+            wrap_key_id: hex::encode(
+                Recipient::keyed(vault::keys::RecipientKind::Platform, keys.hpke_public()).id,
+            ),
+            roster_key: BASE64.encode(keys.verify_key()),
+            receipt_key: BASE64.encode(keys.verify_key()),
+        };
+        let identity = Identity {
+            version: 1,
+            stage: Stage::Enrolled,
+            server: "http://localhost".to_owned(),
+            tenant_id: domain::TenantId::fresh(ids, now),
+            tenant_name: "t".to_owned(),
+            agent_id: domain::AgentId::fresh(ids, now),
+            name: "n".to_owned(),
+            vault_id: VaultId::fresh(ids, now),
+            workload_id: WorkloadId::fresh(ids, now),
+            enrolled_at: now,
+            platform_roster_key: None,
+            kit_roster_key: None,
+            receipt_key: None,
+            kit_file: None,
+        };
+        let order = Order {
+            server: String::new(),
+            token: String::new(),
+            name: String::new(),
+            hostname: String::new(),
+            kit_out: Some(kit.clone()),
+        };
+        let make = |identity: &Identity| {
+            make_vault(&home, &order, identity.clone(), &keys, &platform, &world)
+        };
+        make(&identity).expect("first");
+        let before = std::fs::read(&kit).expect("kit");
+        // Killed before it stored how far it came.
+        make(&identity).expect("again");
+        assert_ne!(std::fs::read(&kit).expect("kit"), before);
+        let other = Identity { vault_id: VaultId::fresh(ids, now), ..identity };
+        assert!(matches!(make(&other), Err(EnrolError::KitExists { .. })), "another vault's kit");
+    }
 
     #[test]
     fn server_addresses_are_checked_before_anything_is_sent() {

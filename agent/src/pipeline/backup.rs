@@ -61,8 +61,6 @@ pub enum RunError {
     Journal(#[source] io::Error),
     #[error("the manifest cannot be made: {0}")]
     Manifest(#[from] vault::manifest::ManifestError),
-    #[error("the server's receipt is not for what was committed; do not rely on this snapshot")]
-    BadReceipt,
     #[error(transparent)]
     State(#[from] StateError),
     #[error("the run was canceled")]
@@ -89,6 +87,8 @@ pub struct Done {
     pub exceptions: Vec<RunException>,
     pub left_out: Vec<LeftOut>,
     pub locked_until: Timestamp,
+    /// What went wrong after the commit; the snapshot stands.
+    pub warnings: Vec<String>,
 }
 
 /// How a run is watched and stopped.
@@ -230,7 +230,7 @@ async fn attempt(
     let reply = member.control.commit(session.id, &commit).await?;
     // From here on the snapshot exists: nothing below may call the run failed.
     drop(heart);
-    settle(member, &made, &manifest, &stored, &bytes, &reply)?;
+    let warnings = settle(member, &made, &manifest, &stored, &bytes, &reply);
     finish(member, assignment, &made, &reply).await;
     let exceptions = made.exceptions;
     Ok(Done {
@@ -240,6 +240,7 @@ async fn attempt(
         exceptions,
         left_out: made.left_out,
         locked_until: reply.snapshot.locked_until,
+        warnings,
     })
 }
 
@@ -252,7 +253,7 @@ impl Drop for AbortOnDrop {
 }
 
 async fn open_session(member: &Member, assignment: &Assignment) -> Result<Session, RunError> {
-    let last_receipt = member.home.last_commit()?.map(|last| last.receipt);
+    let last_receipt = member.home.last_commit().map(|last| last.receipt);
     let body = OpenSession {
         workload_id: assignment.run.workload_id,
         lease_token: assignment.lease_token.clone(),
@@ -274,6 +275,8 @@ struct Made {
     finished: FinishedSnapshot,
     chain: Option<Chain>,
     confirmed: ConfirmedPacks,
+    /// Packs of the vault beside the parent's.
+    others: Arc<ConfirmedPacks>,
     index: Arc<ChunkIndex>,
     sent: Arc<Mutex<Vec<KnownPack>>>,
     exceptions: Vec<RunException>,
@@ -283,7 +286,9 @@ struct Made {
 /// Walk, read, seal and upload, until every pack is confirmed.
 async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<Made, RunError> {
     let adopted = parent::adoptable(&engine.session.adopted, &engine.member.vault, &lane.cache);
-    let mut places = parent::places(&adopted);
+    let others = Arc::new(parent::places_of(&engine.session.known));
+    let mut places: ConfirmedPacks = (*others).clone();
+    places.extend(parent::places(&adopted));
     let reader = engine.chain.as_ref().and_then(|chain| {
         open_parent(&engine.member, lane, engine.session.parent.as_ref()?.snapshot_id, chain)
     });
@@ -291,7 +296,12 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
         upload::start(lane.clone(), spool, engine.watch.counters.stored_bytes.clone());
     let sent = uploads.sent();
     let chain = engine.chain;
-    let seat = Seat { member: engine.member, session: engine.session, watch: engine.watch };
+    let seat = Seat {
+        member: engine.member,
+        session: engine.session,
+        watch: engine.watch,
+        others: others.clone(),
+    };
     let fed = tokio::task::spawn_blocking(move || seat.feed(plan, reader, &adopted, sink));
     let fed = fed.await.map_err(|_| RunError::Crashed)?;
     let uploaded = uploads.finish().await;
@@ -306,6 +316,7 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
         finished: fed.finished,
         chain,
         confirmed: places,
+        others,
         index: fed.index,
         sent,
         exceptions: fed.exceptions,
@@ -332,6 +343,7 @@ struct Seat {
     member: Arc<Member>,
     session: Session,
     watch: Watch,
+    others: Arc<ConfirmedPacks>,
 }
 
 struct Fed {
@@ -349,9 +361,10 @@ impl Seat {
         adopted: &[Adopted],
         sink: UploadSink,
     ) -> Result<Fed, FeedError> {
-        let Self { member, session, watch } = self;
+        let Self { member, session, watch, others } = self;
         let home = member.home.path();
-        let index = Arc::new(parent::index_of(home, &member.vault, reader.as_deref(), adopted));
+        let index = parent::index_of(home, &member.vault, reader.as_deref(), adopted, &others);
+        let index = Arc::new(index);
         let context = BackupContext {
             agent: member.identity.agent_id,
             session: session.id,
@@ -438,7 +451,8 @@ async fn store_manifest(
     Ok(stored)
 }
 
-/// Checks and keeps the receipt, and what the next run can use.
+/// Keeps the receipt and what the next run can use. The snapshot is committed: what fails here is told,
+/// in words, and fails nothing.
 fn settle(
     member: &Member,
     made: &Made,
@@ -446,24 +460,42 @@ fn settle(
     stored: &vault::manifest::Confirmed,
     bytes: &[u8],
     reply: &CommitReply,
-) -> Result<(), RunError> {
-    let receipt = BASE64.decode(&reply.receipt).map_err(|_| RunError::BadReceipt)?;
+) -> Vec<String> {
+    let mut warnings = Vec::new();
     let key = member.identity.receipt_key.as_deref().and_then(key_bytes);
-    let receipt = Receipt::open(&receipt, &key.ok_or(RunError::BadReceipt)?)
-        .map_err(|_| RunError::BadReceipt)?;
-    let fits = receipt.snapshot == reply.snapshot.id
-        && receipt.manifest == stored.id
-        && receipt.manifest_sha256 == Sha256::of(bytes);
-    if !fits {
-        return Err(RunError::BadReceipt);
+    if receipt_fits(key, stored, bytes, reply) {
+        let commit = LastCommit {
+            snapshot_id: reply.snapshot.id,
+            committed_at: reply.snapshot.committed_at,
+            receipt: reply.receipt.clone(),
+        };
+        if let Err(error) = member.home.save_last_commit(&commit) {
+            warnings.push(format!("the receipt could not be kept: {error}"));
+        }
+    } else {
+        warnings.push(BAD_RECEIPT.to_owned());
     }
-    member.home.save_last_commit(&LastCommit {
-        snapshot_id: reply.snapshot.id,
-        committed_at: reply.snapshot.committed_at,
-        receipt: reply.receipt.clone(),
-    })?;
-    keep_for_next_run(member, made, manifest, stored, bytes);
-    Ok(())
+    if let Err(error) = keep_for_next_run(member, made, manifest, stored, bytes) {
+        warnings.push(format!("the index could not be kept, the next backup is slower: {error}"));
+    }
+    warnings
+}
+
+const BAD_RECEIPT: &str = "the server's receipt is not for what was committed; verify this snapshot before you rely on it";
+
+fn receipt_fits(
+    key: Option<[u8; 32]>,
+    stored: &vault::manifest::Confirmed,
+    bytes: &[u8],
+    reply: &CommitReply,
+) -> bool {
+    let receipt = BASE64.decode(&reply.receipt).ok().zip(key);
+    let receipt = receipt.and_then(|(receipt, key)| Receipt::open(&receipt, &key).ok());
+    receipt.is_some_and(|receipt| {
+        receipt.snapshot == reply.snapshot.id
+            && receipt.manifest == stored.id
+            && receipt.manifest_sha256 == Sha256::of(bytes)
+    })
 }
 
 fn keep_for_next_run(
@@ -472,21 +504,23 @@ fn keep_for_next_run(
     manifest: &Manifest,
     stored: &vault::manifest::Confirmed,
     bytes: &[u8],
-) {
+) -> io::Result<()> {
     let mut index = ChunkIndex::new(member.vault.vault());
     let sent = made.sent.lock().unwrap_or_else(PoisonError::into_inner);
     for pack in made.index.packs().iter().chain(sent.iter()) {
         index.add(pack.kind, pack.sha256, pack.length, &pack.directory);
     }
-    let Ok(own) = SignedManifest::decode(stored.id, bytes) else { return };
+    let Ok(own) = SignedManifest::decode(stored.id, bytes) else { return Ok(()) };
     let before = made.chain.as_ref().map_or(&[][..], |chain| &chain.manifests);
     let chain: Vec<SignedManifest> = std::iter::once(own).chain(before.iter().cloned()).collect();
-    let Ok(set) = resolve(&chain) else { return };
+    let Ok(set) = resolve(&chain) else { return Ok(()) };
     debug_assert_eq!(set.hash(), manifest.set_hash);
     let used = set.by_hash();
-    index.retain(|sha256| used.contains_key(sha256));
-    parent::save_index(member.home.path(), &index);
-    Cache::at(&member.home.cache()).retain(&used);
+    // Another path set's packs stay known, or alternating two sets would upload each anew.
+    let keep = |sha256: &Sha256| used.contains_key(sha256) || made.others.contains_key(sha256);
+    index.retain(keep);
+    Cache::at(&member.home.cache()).retain(keep);
+    parent::save_index(member.home.path(), &index)
 }
 
 /// The first thousand exceptions travel; all are counted and shown here.

@@ -14,6 +14,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct LinkGroups {
     owners: HashMap<u64, (u64, u64)>,
+    /// Inodes whose later names are a group of their own.
+    renumbered: HashMap<(u64, u64), u64>,
 }
 
 impl LinkGroups {
@@ -22,19 +24,37 @@ impl LinkGroups {
         if stat.links < 2 || stat.kind == Kind::Directory {
             return None;
         }
-        let mut group = stat.ino;
+        if let Some(group) = self.renumbered.get(&stat.identity()) {
+            return Some(*group);
+        }
+        Some(self.number(stat.ino, stat))
+    }
+
+    /// From here on the names of this inode are another file: its content is not what its first names have.
+    pub fn split(&mut self, stat: &Stat) {
+        if let Some(old) = self.of(stat) {
+            let mut group = old.wrapping_add(1);
+            while self.owners.contains_key(&group) {
+                group = group.wrapping_add(1);
+            }
+            self.owners.insert(group, stat.identity());
+            self.renumbered.insert(stat.identity(), group);
+        }
+    }
+
+    fn number(&mut self, mut group: u64, stat: &Stat) -> u64 {
         // Two inodes in one group would be restored as one file: never.
         while *self.owners.entry(group).or_insert(stat.identity()) != stat.identity() {
             group = group.wrapping_add(1);
         }
-        Some(group)
+        group
     }
 }
 
 /// An entry for the tree; a file's size as seen at open, its content still to come.
 pub fn to_entry(found: Found, hardlink: Option<u64>) -> Entry {
     let Found { path, meta } = found;
-    let Meta { stat, user, group, link_target, xattrs } = meta;
+    let Meta { stat, user, group, link_target, xattrs, incomplete } = meta;
     let kind = match stat.kind {
         Kind::File => EntryKind::File { size: stat.size, content: Content::Empty },
         Kind::Directory => EntryKind::Directory,
@@ -53,6 +73,8 @@ pub fn to_entry(found: Found, hardlink: Option<u64>) -> Entry {
     entry.user = user.map(String::into_bytes);
     entry.group = group.map(String::into_bytes);
     entry.hardlink = hardlink;
+    // The next run looks again, and confesses again.
+    entry.flags = if incomplete { Entry::INCOMPLETE } else { 0 };
     entry.xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
     entry
 }

@@ -4,13 +4,13 @@
 //! (R12). A single file never ends the run; only the engine, the journal or a cancel does.
 
 use std::{
+    collections::HashMap,
     io::{self, Read},
     ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use domain::{
@@ -31,8 +31,6 @@ use crate::sources::{
     Excluded, Extent, Found, Names, OpenFile, Stat, Verdict, Visitor, display_path, exception,
 };
 
-/// A change this soon after a time stamp may carry the same stamp: kernels tick every 1 to 10 ms.
-const RACY: Duration = Duration::from_millis(100);
 /// The first read of a file decides whether it is readable at all.
 const FIRST_READ: usize = 64 * 1024;
 
@@ -61,6 +59,14 @@ pub enum FeedError {
     Canceled,
 }
 
+/// The first reading of a file with several names.
+#[derive(Debug)]
+struct Reading {
+    stat: Stat,
+    /// `None`: too fresh to be relied on.
+    ctime: Option<FileTime>,
+}
+
 /// The walk's visitor and the engine's feeder.
 pub struct Feeder<'a> {
     pub writer: &'a mut Writer,
@@ -70,6 +76,7 @@ pub struct Feeder<'a> {
     pub cancel: CancellationToken,
     pub clock: Arc<dyn Clock>,
     pub groups: LinkGroups,
+    readings: HashMap<u64, Reading>,
     pub exceptions: Vec<RunException>,
     pub left_out: Vec<LeftOut>,
     pub buffer: Vec<u8>,
@@ -92,6 +99,7 @@ impl<'a> Feeder<'a> {
             cancel,
             clock,
             groups: LinkGroups::default(),
+            readings: HashMap::new(),
             exceptions: Vec::new(),
             left_out: Vec::new(),
             buffer: vec![0; FIRST_READ],
@@ -106,16 +114,6 @@ impl<'a> Feeder<'a> {
     fn confess(&mut self, exception: RunException) {
         self.counters.exceptions.fetch_add(1, Ordering::Relaxed);
         self.exceptions.push(exception);
-    }
-
-    /// A time stamp so fresh that a later change could hide behind it is not remembered.
-    fn without_racy_time(&self, entry: &mut Entry) {
-        let Some(ctime) = entry.ctime else { return };
-        let horizon = (self.clock.now() - RACY).to_offset();
-        let (secs, nanos) = (horizon.unix_timestamp(), horizon.nanosecond());
-        if ctime >= (FileTime { secs, nanos }) {
-            entry.ctime = None;
-        }
     }
 
     fn unchanged_entry(&mut self, path: &[u8], stat: &Stat) -> Option<Entry> {
@@ -133,23 +131,48 @@ impl<'a> Feeder<'a> {
         Some(entry)
     }
 
-    /// A further name of a file that was read under its first one.
+    /// A further name of a file that was read under its first one and not touched since.
     fn is_known_link(&mut self, found: &Found) -> Result<bool, FeedError> {
-        let Some(group) = self.groups.of(&found.meta.stat) else { return Ok(false) };
-        let entry = to_entry(found.clone(), Some(group));
+        let stat = &found.meta.stat;
+        let Some(group) = self.groups.of(stat) else { return Ok(false) };
+        let Some(reading) = self.readings.get(&group) else { return Ok(false) };
+        if reading.stat.same_content(stat) {
+            let mut entry = to_entry(found.clone(), Some(group));
+            entry.ctime = reading.ctime;
+            return self.link(entry);
+        }
+        if reading.stat.size != stat.size || reading.stat.mtime != stat.mtime {
+            self.groups.split(stat);
+            let detail = "it was written after it was read under another of its names: here it is in the snapshot as a file of its own";
+            self.confess(exception(&found.path, ExceptionKind::ChangedWhileRead, detail));
+        }
+        Ok(false)
+    }
+
+    fn link(&mut self, entry: Entry) -> Result<bool, FeedError> {
+        let path = entry.path.clone();
         match self.writer.add_link(entry) {
             Ok(Reuse::Taken) => {
-                self.count(found.meta.stat.size);
+                // The bytes were counted under the first name.
+                self.count(0);
                 Ok(true)
             }
             Ok(Reuse::ReadAgain) => Ok(false),
-            Err(error) => self.unless_only_this(&found.path, error).map(|()| true),
+            Err(error) => self.unless_only_this(&path, error).map(|()| true),
+        }
+    }
+
+    fn remember(&mut self, group: Option<u64>, stat: &Stat, ctime: Option<FileTime>) {
+        if let Some(group) = group {
+            self.readings.insert(group, Reading { stat: stat.clone(), ctime });
         }
     }
 
     fn read_file(&mut self, found: Found, mut content: OpenFile) -> Result<(), FeedError> {
         let path = found.path.clone();
-        let first = match content.read(&mut self.buffer) {
+        // Not after the first read: that may take long, and a write meanwhile must not look old.
+        let begun = self.clock.now();
+        let first = match first_read(&mut content, &mut self.buffer) {
             Ok(first) => first,
             Err(error) => {
                 let detail = format!("cannot be read: {error}");
@@ -159,7 +182,10 @@ impl<'a> Feeder<'a> {
         };
         let group = self.groups.of(&found.meta.stat);
         let mut entry = to_entry(found, group);
-        self.without_racy_time(&mut entry);
+        if content.stat().is_racy(begun) {
+            entry.ctime = None;
+        }
+        let ctime = entry.ctime;
         let holes = holes(content.extents(), content.stat().size);
         let mut rest = Tolerant { inner: &mut content, failure: None, cancel: &self.cancel };
         let outcome = {
@@ -173,7 +199,14 @@ impl<'a> Feeder<'a> {
         match outcome {
             Ok(outcome) => {
                 self.count(outcome.size);
-                self.judge(&path, failure, content.verdict(), outcome.size);
+                let verdict = content.verdict(begun);
+                if failure.is_none() && verdict == Verdict::Steady {
+                    self.remember(group, content.stat(), ctime);
+                } else {
+                    // Further names are read for themselves: a torn reading is not theirs.
+                    self.groups.split(content.stat());
+                }
+                self.judge(&path, failure, verdict, outcome.size);
                 Ok(())
             }
             Err(error) => self.unless_only_this(&path, error),
@@ -206,6 +239,13 @@ impl<'a> Feeder<'a> {
                 ExceptionKind::ChangedWhileRead,
                 format_args!("what was read is in the snapshot ({size} bytes)"),
             ),
+            (None, Verdict::Unsure) => exception(
+                path,
+                ExceptionKind::ChangedWhileRead,
+                format_args!(
+                    "perhaps: it was written moments before, and time stamps here are too coarse to tell; what was read is in the snapshot ({size} bytes), and the next backup reads it again"
+                ),
+            ),
             (None, Verdict::Shrank) => exception(
                 path,
                 ExceptionKind::Shrank,
@@ -223,10 +263,20 @@ impl Visitor for Feeder<'_> {
         if self.cancel.is_cancelled() {
             return Err(FeedError::Canceled);
         }
-        let Some(entry) = self.unchanged_entry(path, stat) else { return Ok(false) };
+        let Some(mut entry) = self.unchanged_entry(path, stat) else { return Ok(false) };
+        let group = entry.hardlink;
+        if let Some(reading) = group.and_then(|group| self.readings.get(&group)) {
+            if !reading.stat.same_content(stat) {
+                return Ok(false);
+            }
+            entry.ctime = reading.ctime;
+            return self.link(entry);
+        }
+        let ctime = entry.ctime;
         match self.writer.unchanged(entry) {
             Ok(Reuse::Taken) => {
                 self.count(stat.size);
+                self.remember(group, stat, ctime);
                 Ok(true)
             }
             Ok(Reuse::ReadAgain) => Ok(false),
@@ -265,6 +315,15 @@ impl Visitor for Feeder<'_> {
 
     fn excluded(&mut self, path: &[u8], why: Excluded) {
         self.left_out.push(LeftOut { path: display_path(path), why });
+    }
+}
+
+fn first_read(content: &mut OpenFile, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match content.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

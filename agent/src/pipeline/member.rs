@@ -43,6 +43,10 @@ impl Member {
     /// Not enrolled, damaged, or not openable.
     pub fn open(home: Home, world: World) -> Result<Self, MemberError> {
         let identity = home.identity()?;
+        // Folders somebody removed come back; without them reading a snapshot is slower, not impossible.
+        if let Err(error) = home.prepare() {
+            tracing::warn!(%error, "the agent's home cannot be prepared");
+        }
         let keys = home.keys()?;
         let file = home.path().join("vault.json").display().to_string();
         let bad = |what: &str| MemberError::Vault(what.to_owned(), file.clone());

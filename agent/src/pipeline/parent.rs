@@ -2,7 +2,7 @@
 //!
 //! Everything here is advice. A parent that cannot be read makes the backup slower, never wrong.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use api::catalog::{PackFacts, PackKind as WireKind};
 use vault::{
@@ -62,13 +62,15 @@ pub struct Adopted {
     directory: Directory,
 }
 
-/// The index of the packs the server vouches for: the parent's and the adopted ones. What the stored
+/// The index of the packs the server vouches for: the parent's, the adopted ones, and `others` of the
+/// vault as far as the stored index knows them. What the stored
 /// index does not know is read from the packs' directories.
 pub fn index_of(
     home: &Path,
     keys: &VaultKeys,
     parent: Option<&Reader>,
     adopted: &[Adopted],
+    others: &BTreeMap<Sha256, Confirmed>,
 ) -> ChunkIndex {
     let stored = ChunkIndex::load(&home.join(INDEX), keys.vault());
     let stored = stored.filter(|(_, generation)| *generation == GENERATION);
@@ -76,6 +78,7 @@ pub fn index_of(
     let known = |sha256: &Sha256| {
         parent.is_some_and(|parent| parent.frames().pack_ref(sha256).is_some())
             || adopted.iter().any(|pack| pack.sha256 == *sha256)
+            || others.contains_key(sha256)
     };
     index.retain(known);
     for pack in adopted {
@@ -94,11 +97,14 @@ pub fn index_of(
     index
 }
 
-/// Stores the index for the next run. Advice: an error costs time then.
-pub fn save_index(home: &Path, index: &ChunkIndex) {
-    if let Err(error) = index.save(&home.join(INDEX), GENERATION) {
-        tracing::warn!(%error, "the index could not be stored");
-    }
+/// Stores the index for the next run.
+///
+/// # Errors
+/// What the system says; it costs time then, nothing else.
+pub fn save_index(home: &Path, index: &ChunkIndex) -> io::Result<()> {
+    let path = home.join(INDEX);
+    index.save(&path, GENERATION)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
 }
 
 /// The stored index, for finding chunks without reading directories.
@@ -124,7 +130,37 @@ pub fn adoptable(facts: &[PackFacts], keys: &VaultKeys, cache: &Cache) -> Vec<Ad
     usable.collect()
 }
 
+/// Places of live packs of the vault that the parent does not need, for the index and the manifest.
+pub fn places_of(facts: &[PackFacts]) -> BTreeMap<Sha256, Confirmed> {
+    let place = |facts: &PackFacts| {
+        let sha256 = Sha256::from_slice(&hex::decode(&facts.sha256).ok()?)?;
+        let version_id = facts.version_id.clone()?;
+        let usable = facts.kind != WireKind::Manifest;
+        usable.then_some((sha256, Confirmed { id: facts.id, version_id }))
+    };
+    facts.iter().filter_map(place).collect()
+}
+
 /// Confirmed places of adopted packs, for the manifest.
 pub fn places(adopted: &[Adopted]) -> BTreeMap<Sha256, Confirmed> {
     adopted.iter().map(|pack| (pack.sha256, pack.confirmed.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use domain::VaultId;
+
+    use super::*;
+
+    #[test]
+    fn the_index_is_its_owners_alone_and_what_hinders_it_is_said() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let index = ChunkIndex::new(VaultId::from_bytes([1; 16]));
+        save_index(dir.path(), &index).expect("saves");
+        let meta = std::fs::metadata(dir.path().join(INDEX)).expect("stat");
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+        assert!(save_index(&dir.path().join("gone"), &index).is_err());
+    }
 }

@@ -5,11 +5,14 @@
 //! (metadata packs) or because the engine authenticates every byte it uses (fronts of data packs).
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fs, io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,8 +54,6 @@ pub enum FetchError {
     WrongHash,
     #[error("the control plane granted something else than what was asked for")]
     Confused,
-    #[error("the agent's cache cannot be written: {0}")]
-    Cache(#[from] io::Error),
 }
 
 /// A snapshot's verified manifest chain, newest first, and the packs it names.
@@ -138,6 +139,8 @@ pub struct GrantSource {
     /// Metadata packs whose cached copy was hashed by this process. Held while one is fetched, so that
     /// a second reader finds it cached.
     sound: Mutex<HashSet<Sha256>>,
+    /// The cache took nothing: whole packs are fetched no more, only what is wanted of them.
+    unwritable: AtomicBool,
 }
 
 impl GrantSource {
@@ -159,6 +162,7 @@ impl GrantSource {
             order: packs.iter().map(|pack| pack.id).collect(),
             grants: Mutex::new(HashMap::new()),
             sound: Mutex::new(HashSet::new()),
+            unwritable: AtomicBool::new(false),
         })
     }
 
@@ -217,12 +221,22 @@ impl GrantSource {
             sound.insert(pack.sha256);
             return Ok(bytes);
         }
+        if self.unwritable.load(Ordering::Relaxed) {
+            drop(sound);
+            return self.fetch(pack, range);
+        }
         let whole = self.fetch(pack, 0..pack.length)?;
         if Sha256::of(&whole) != pack.sha256 {
             return Err(FetchError::WrongHash);
         }
-        cache.keep(&pack.sha256, &whole)?;
-        sound.insert(pack.sha256);
+        match cache.keep(&pack.sha256, &whole) {
+            Ok(()) => drop(sound.insert(pack.sha256)),
+            // Slower, not impossible.
+            Err(error) => {
+                tracing::warn!(%error, "the agent's cache cannot be written");
+                self.unwritable.store(true, Ordering::Relaxed);
+            }
+        }
         slice(&whole, range).ok_or(FetchError::Confused)
     }
 }
@@ -316,13 +330,13 @@ impl Cache {
 
     /// Keeps the metadata of the named packs and drops all else; fronts have done their work when a
     /// snapshot is committed. Advice only: errors do not matter.
-    pub fn retain(&self, packs: &BTreeMap<Sha256, &PackRef>) {
+    pub fn retain(&self, keep: impl Fn(&Sha256) -> bool) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let hash = hex::decode(name.as_encoded_bytes()).ok();
             let known = hash.and_then(|hash| Sha256::from_slice(&hash));
-            if !known.is_some_and(|hash| packs.contains_key(&hash)) {
+            if !known.is_some_and(|hash| keep(&hash)) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -350,7 +364,7 @@ mod tests {
         cache.keep(&hash, b"a pack").expect("keep");
         assert_eq!(cache.read(&hash, 2..6).as_deref(), Some(&b"pack"[..]));
         assert_eq!(cache.read(&hash, 2..7), None);
-        cache.retain(&BTreeMap::new());
+        cache.retain(|_| false);
         assert_eq!(cache.read(&hash, 0..1), None);
     }
 }

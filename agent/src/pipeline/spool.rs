@@ -40,7 +40,13 @@ impl Spool {
     /// What the system says.
     pub fn start(folder: &Path) -> io::Result<Self> {
         for entry in fs::read_dir(folder)? {
-            fs::remove_file(entry?.path())?;
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                // Not ours; it is in nobody's way.
+                tracing::warn!(folder = %entry.path().display(), "a stray folder in the journal");
+            } else {
+                fs::remove_file(entry.path())?;
+            }
         }
         Ok(Self { folder: folder.to_path_buf() })
     }
@@ -68,18 +74,24 @@ impl Spool {
 
 impl Spooled {
     /// The object is stored and confirmed: the copy here has done its work. What the next run can use
-    /// of it (all of a metadata pack, the directory of a data pack) stays as a cache.
+    /// of it (all of a metadata pack, the directory of a data pack) stays as a cache; a cache that takes
+    /// nothing costs time, not the run.
     ///
     /// # Errors
     /// What the system says.
     pub fn release(&self, cache: &Cache) -> io::Result<()> {
-        match self.kind {
+        let kept = match self.kind {
             PackKind::Meta => cache.adopt(&self.sha256, &self.path),
-            PackKind::Data => {
-                cache.keep_front(&self.sha256, &self.path)?;
-                fs::remove_file(&self.path)
-            }
-            PackKind::Manifest => fs::remove_file(&self.path),
+            PackKind::Data => cache.keep_front(&self.sha256, &self.path),
+            PackKind::Manifest => Ok(()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the agent's cache cannot be written");
+        }
+        match fs::remove_file(&self.path) {
+            // The cache has taken it over.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
         }
     }
 }
@@ -96,14 +108,29 @@ mod tests {
         fs::create_dir(&folder).expect("cache");
         let cache = Cache::at(&folder);
         fs::write(journal.join("left-over"), b"x").expect("write");
+        fs::create_dir(journal.join("stray")).expect("stray folder");
         let spool = Spool::start(&journal).expect("start");
         let put = |kind, seq| spool.put(kind, seq, Sha256::of(b"pack"), [0; 16], b"pack");
         let data = put(PackKind::Data, 1).expect("put");
         let meta = put(PackKind::Meta, 2).expect("put");
-        assert_eq!(fs::read_dir(&journal).expect("list").count(), 2);
+        assert_eq!(fs::read_dir(&journal).expect("list").count(), 3);
         data.release(&cache).expect("release");
         meta.release(&cache).expect("release");
-        assert_eq!(fs::read_dir(&journal).expect("list").count(), 0);
+        assert_eq!(fs::read_dir(&journal).expect("list").count(), 1);
         assert_eq!(cache.beginning(&Sha256::of(b"pack"), 0..4).as_deref(), Some(&b"pack"[..]));
+    }
+
+    #[test]
+    fn a_cache_that_takes_nothing_costs_no_run() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let journal = dir.path().join("journal");
+        fs::create_dir(&journal).expect("journal");
+        let cache = Cache::at(&dir.path().join("no cache here"));
+        let spool = Spool::start(&journal).expect("start");
+        for (kind, seq) in [(PackKind::Data, 1), (PackKind::Meta, 2)] {
+            let pack = spool.put(kind, seq, Sha256::of(b"pack"), [0; 16], b"pack").expect("put");
+            pack.release(&cache).expect("release");
+        }
+        assert_eq!(fs::read_dir(&journal).expect("list").count(), 0);
     }
 }

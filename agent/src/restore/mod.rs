@@ -7,6 +7,7 @@
 pub mod apply;
 mod content;
 mod finish;
+mod marker;
 pub mod safe_root;
 mod scan;
 
@@ -103,6 +104,10 @@ pub enum RestoreError {
     Target { path: String, source: io::Error },
     #[error("the snapshot cannot be read: {0}")]
     Snapshot(#[from] ReadError),
+    #[error(
+        "nothing in the snapshot matches --include; it takes names (*.conf) or paths (/etc/ssh), spelled as everhold-agent ls and everhold-agent find show them"
+    )]
+    NothingMatches,
     #[error("the restore was canceled; what was restored so far stays")]
     Canceled,
 }
@@ -120,6 +125,8 @@ pub(crate) struct Work<'a> {
     pub reader: &'a Reader,
     pub root: SafeRoot,
     pub overwrite: Overwrite,
+    /// An earlier restore into this target was interrupted.
+    pub resumed: bool,
     pub ids: &'a dyn IdGen,
     pub figures: Arc<Figures>,
     pub cancel: CancellationToken,
@@ -150,7 +157,7 @@ impl Work<'_> {
     fn temporary(&self) -> Vec<u8> {
         let mut random = [0; 10];
         self.ids.fill(&mut random);
-        format!(".everhold-{}", hex::encode(random)).into_bytes()
+        marker::temporary(random)
     }
 }
 
@@ -190,12 +197,17 @@ pub fn restore(
     cancel: CancellationToken,
 ) -> Result<Report, RestoreError> {
     let root = open_target(order)?;
-    let overwrite = order.overwrite;
+    let marker = marker::Marker::set(&root);
+    let (overwrite, resumed) = (order.overwrite, marker.resumed);
     let problems = Mutex::default();
     // Without a summary every folder counts as asked for.
     let sources = reader.summary().map(|summary| summary.paths).unwrap_or_default();
-    let work = Work { reader, root, overwrite, ids, figures, cancel, sources, problems };
+    let work = Work { reader, root, overwrite, resumed, ids, figures, cancel, sources, problems };
     let scanned = scan::scan(&work, order)?;
+    if scanned.matched == 0 && !order.include.is_empty() {
+        marker.remove(&work.root);
+        return Err(RestoreError::NothingMatches);
+    }
     let mut report = Report { kept: scanned.kept, ..Report::default() };
     report.directories = scanned.folders.len() as u64;
     let written = content::write_all(&work, &scanned.files)?;
@@ -203,9 +215,13 @@ pub fn restore(
     finish::links_and_nodes(&work, &scanned, &written, &mut report);
     finish::folders(&work, &scanned.folders);
     report.bytes = work.figures.bytes.load(Ordering::Relaxed);
+    if work.cancel.is_cancelled() {
+        return Err(RestoreError::Canceled);
+    }
+    marker.remove(&work.root);
     report.problems = work.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.problems.sort_by(|a, b| a.path.cmp(&b.path));
-    if work.cancel.is_cancelled() { Err(RestoreError::Canceled) } else { Ok(report) }
+    Ok(report)
 }
 
 fn open_target(order: &Order) -> Result<SafeRoot, RestoreError> {

@@ -8,7 +8,9 @@ use vault::{
 };
 
 use super::{
-    Action, Order, Overwrite, Planned, Problem, ProblemKind, RestoreError, Work, problem,
+    Action, Order, Overwrite, Planned, Problem, ProblemKind, RestoreError, Work,
+    marker::sweep,
+    problem,
     safe_root::{Refused, SafeRoot, split},
 };
 use crate::{
@@ -33,6 +35,8 @@ pub struct Scanned {
     /// Everything else, and further names of hard links with the number of their first one.
     pub others: Vec<Entry>,
     pub kept: u64,
+    /// Entries that were asked for.
+    pub matched: u64,
     /// First names that were kept as they are, by hard-link group.
     pub kept_groups: HashMap<u64, Vec<u8>>,
 }
@@ -61,6 +65,7 @@ pub fn scan(work: &Work<'_>, order: &Order) -> Result<Scanned, RestoreError> {
             }
             continue;
         }
+        scanned.matched += 1;
         for parent in parents.needed_for(&entry.path) {
             folder(work, parent, &mut scanned);
         }
@@ -86,38 +91,66 @@ pub fn scan(work: &Work<'_>, order: &Order) -> Result<Scanned, RestoreError> {
 
 fn folder(work: &Work<'_>, entry: Entry, scanned: &mut Scanned) {
     match make_folder(work, &entry.path) {
-        Ok(made) => {
-            let apply = made || work.overwrite != Overwrite::Never;
+        Ok(existing) => {
+            let apply = existing.as_ref().is_none_or(|there| gives_way(work, &entry, there));
+            if let Some(there) = existing.filter(|_| !apply)
+                && !same_rights(&entry, &there)
+                && !work.only_leads_to_a_source(&entry.path)
+            {
+                scanned.kept += 1;
+                let detail =
+                    "the existing folder's mode or owner differ and were kept; see --overwrite";
+                work.confess(&entry.path, ProblemKind::Kept, detail);
+            }
             scanned.folders.push(FolderDue { entry, apply });
         }
         Err(refused) => work.confess(&entry.path, ProblemKind::NotRestored, refused),
     }
 }
 
-/// `true` when the folder was made, `false` when it was there.
-fn make_folder(work: &Work<'_>, path: &[u8]) -> Result<bool, Refused> {
+/// Whether an existing folder gets the snapshot's metadata.
+fn gives_way(work: &Work<'_>, entry: &Entry, there: &Stat) -> bool {
+    // What an interrupted restore made is private still, or has its mode but perhaps not its times.
+    let ours = there.mode & 0o777 == 0o700 || there.mode == entry.mode;
+    work.overwrite != Overwrite::Never || (work.resumed && ours)
+}
+
+/// Times say nothing: whoever puts something into a folder changes them. Only root can give owners back.
+fn same_rights(entry: &Entry, there: &Stat) -> bool {
+    let owned = (entry.uid, entry.gid) == (there.uid, there.gid);
+    entry.mode == there.mode && (owned || !rustix::process::geteuid().is_root())
+}
+
+/// What was there; `None` when the folder was made.
+fn make_folder(work: &Work<'_>, path: &[u8]) -> Result<Option<Stat>, Refused> {
     let (above, name) = split(path)?;
     let above = work.root.make_folders(above)?;
     let existing = above.stat(name)?;
-    match existing.map(|stat| stat.kind) {
-        Some(Kind::Directory) => return Ok(false),
+    match existing.as_ref().map(|stat| stat.kind) {
+        Some(Kind::Directory) => {
+            if work.resumed {
+                sweep(&above.make_folder(name)?);
+            }
+            return Ok(existing);
+        }
         Some(_) if work.overwrite == Overwrite::Always => above.remove(name)?,
         Some(_) => return Err(Refused::NotAFolder),
         None => {}
     }
     above.make_folder(name)?;
-    Ok(true)
+    Ok(None)
 }
 
 fn place(work: &Work<'_>, entry: Entry, groups: &mut HashSet<u64>, scanned: &mut Scanned) {
     match verdict(&work.root, work.overwrite, &entry) {
-        Ok(Action::Keep) => {
+        Ok(Place { action: Action::Keep, same }) => {
             scanned.kept += 1;
-            if let Some(group) = entry.hardlink {
+            // Only what is the snapshot's file may lend its content to the other names.
+            if let Some(group) = entry.hardlink.filter(|_| same) {
                 scanned.kept_groups.entry(group).or_insert_with(|| entry.path.clone());
             }
         }
-        Ok(Action::Create | Action::Replace) => {
+        Ok(_) => {
             let first = entry.hardlink.is_none_or(|group| groups.insert(group));
             let kept = entry.hardlink.is_some_and(|group| scanned.kept_groups.contains_key(&group));
             if entry.is_file() && first && !kept {
@@ -136,6 +169,13 @@ fn place(work: &Work<'_>, entry: Entry, groups: &mut HashSet<u64>, scanned: &mut
     }
 }
 
+/// What happens to an entry's place.
+struct Place {
+    action: Action,
+    /// What is there looks like the snapshot's.
+    same: bool,
+}
+
 enum Objection {
     /// Something else is there and stays.
     Different(&'static str),
@@ -148,31 +188,35 @@ impl From<Refused> for Objection {
     }
 }
 
-/// What happens to the entry's place.
-fn verdict(root: &SafeRoot, overwrite: Overwrite, entry: &Entry) -> Result<Action, Objection> {
+const CREATE: Place = Place { action: Action::Create, same: false };
+
+/// Looks at the entry's place.
+fn verdict(root: &SafeRoot, overwrite: Overwrite, entry: &Entry) -> Result<Place, Objection> {
     let (above, name) = split(&entry.path)?;
     let above = match root.folder(above) {
         Ok(above) => above,
         // A folder still to be made: nothing can be in it.
-        Err(refused) if refused.is_not_found() => return Ok(Action::Create),
+        Err(refused) if refused.is_not_found() => return Ok(CREATE),
         Err(refused) => return Err(refused.into()),
     };
-    let Some(existing) = above.stat(name)? else { return Ok(Action::Create) };
+    let Some(existing) = above.stat(name)? else { return Ok(CREATE) };
     if existing.kind == Kind::Directory {
         return Err(Objection::Different("a folder is in its place; remove it first"));
     }
     let same = looks_the_same(entry, &existing);
     let mtime = Moment { secs: entry.mtime.secs, nanos: entry.mtime.nanos };
-    match overwrite {
-        Overwrite::Always => Ok(Action::Replace),
-        Overwrite::Changed if !same => Ok(Action::Replace),
-        Overwrite::Older if existing.mtime < mtime => Ok(Action::Replace),
-        Overwrite::Older | Overwrite::Changed => Ok(Action::Keep),
-        Overwrite::Never if same => Ok(Action::Keep),
+    let action = match overwrite {
+        Overwrite::Always => Action::Replace,
+        Overwrite::Changed if !same => Action::Replace,
+        Overwrite::Older if existing.mtime < mtime => Action::Replace,
+        Overwrite::Older | Overwrite::Changed => Action::Keep,
+        Overwrite::Never if same => Action::Keep,
         Overwrite::Never => {
-            Err(Objection::Different("a different entry is there and was kept; see --overwrite"))
+            let words = "a different entry is there and was kept; see --overwrite";
+            return Err(Objection::Different(words));
         }
-    }
+    };
+    Ok(Place { action, same })
 }
 
 fn looks_the_same(entry: &Entry, existing: &Stat) -> bool {
@@ -228,7 +272,7 @@ pub fn preview(
                 Ok(_) => Action::Keep,
                 Err(_) => Action::Create,
             }),
-            Some(root) => verdict(root, order.overwrite, &entry),
+            Some(root) => verdict(root, order.overwrite, &entry).map(|place| place.action),
         };
         let path = display_path(&entry.path);
         match action {
@@ -241,6 +285,9 @@ pub fn preview(
                 problems.push(problem(&entry.path, ProblemKind::NotRestored, refused));
             }
         }
+    }
+    if planned.is_empty() && problems.is_empty() && !order.include.is_empty() {
+        return Err(RestoreError::NothingMatches);
     }
     Ok((planned, problems))
 }

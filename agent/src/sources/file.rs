@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
+use domain::Timestamp;
 use rustix::{
     fs::{SeekFrom, fstat, seek},
     io::Errno,
@@ -28,6 +29,8 @@ pub struct Extent {
 pub enum Verdict {
     Steady,
     Changed,
+    /// Its coarse time stamp is so fresh that a change could hide behind it.
+    Unsure,
     Shrank,
 }
 
@@ -70,14 +73,17 @@ impl OpenFile {
         self.extents.iter().map(|extent| extent.length).sum::<u64>() < self.stat.size
     }
 
-    /// To be asked after reading.
-    pub fn verdict(&self) -> Verdict {
+    /// To be asked after reading, which began at `begun`.
+    pub fn verdict(&self, begun: Timestamp) -> Verdict {
         let later = fstat(&self.handle).ok().and_then(|raw| Stat::from_raw(&raw));
         match later {
             Some(later) if later.size < self.stat.size => Verdict::Shrank,
             _ if self.ended_early => Verdict::Shrank,
-            Some(later) if self.stat.same_content(&later) => Verdict::Steady,
-            _ => Verdict::Changed,
+            Some(later) if !self.stat.same_content(&later) => Verdict::Changed,
+            // A fresh fine stamp is read again by the next run; a tick is too short to cry wolf over.
+            Some(_) if self.stat.has_coarse_times() && self.stat.is_racy(begun) => Verdict::Unsure,
+            Some(_) => Verdict::Steady,
+            None => Verdict::Changed,
         }
     }
 }

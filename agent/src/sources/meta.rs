@@ -1,8 +1,16 @@
 //! Metadata of one entry as Linux tells it, complete enough to make it again.
 
+use std::time::Duration;
+
+use domain::Timestamp;
 use rustix::fs::{FileType, Stat as RawStat};
 
 use super::xattr::Xattrs;
+
+/// Kernels tick every 1 to 10 ms: changes so close may carry the same stamp.
+const FINE: Duration = Duration::from_millis(100);
+/// Some file systems keep whole seconds, or every other one.
+const COARSE: Duration = Duration::from_secs(3);
 
 /// Seconds since 1970 (may be negative) and nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -81,6 +89,19 @@ impl Stat {
         self.blocks.saturating_mul(512) < self.size
     }
 
+    /// Whole seconds look like a file system that keeps no fractions.
+    pub const fn has_coarse_times(&self) -> bool {
+        self.ctime.nanos == 0
+    }
+
+    /// Whether a change after `at` could leave this very time stamp.
+    pub fn is_racy(&self, at: Timestamp) -> bool {
+        let window = if self.has_coarse_times() { COARSE } else { FINE };
+        let horizon = (at - window).to_offset();
+        let horizon = Moment { secs: horizon.unix_timestamp(), nanos: horizon.nanosecond() };
+        self.ctime >= horizon
+    }
+
     /// Whether `later` is the same file, untouched since.
     pub fn same_content(&self, later: &Self) -> bool {
         self.identity() == later.identity()
@@ -99,4 +120,6 @@ pub struct Meta {
     /// Where a symlink points, verbatim.
     pub link_target: Option<Vec<u8>>,
     pub xattrs: Xattrs,
+    /// Some attributes could not be read.
+    pub incomplete: bool,
 }

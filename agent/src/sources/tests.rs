@@ -11,7 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::source::{ExceptionKind, RunException};
+use domain::{
+    Clock as _, SystemClock,
+    source::{ExceptionKind, RunException},
+};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::{
@@ -48,7 +51,7 @@ impl Visitor for Collect {
         }
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes).expect("readable");
-        self.contents.push((found.path.clone(), bytes, content.verdict()));
+        self.contents.push((found.path.clone(), bytes, content.verdict(SystemClock.now())));
         self.entries.push(found);
         Ok(())
     }

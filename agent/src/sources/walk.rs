@@ -8,7 +8,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use domain::source::{ExceptionKind, RunException};
@@ -254,7 +254,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
         match open_file(parent, name) {
             Ok((handle, stat)) => {
-                let xattrs = self.xattrs(xattr::read(&handle));
+                let xattrs = self.xattrs(xattr::read_most(&handle));
                 let found = self.found(stat.clone(), xattrs, None);
                 match OpenFile::new(handle, stat) {
                     Ok(content) => self.visitor.file(found, content),
@@ -281,12 +281,13 @@ impl<'a, V: Visitor> Walk<'a, V> {
             Err(errno) => {
                 // The folder itself is kept, so that its place and rights come back.
                 self.visitor.exception(refused(&self.path, errno));
-                let found = self.found(stat.clone(), Vec::new(), None);
+                let found = self.found(stat.clone(), (Vec::new(), false), None);
                 return self.visitor.entry(found).map(|()| None);
             }
         };
-        let Some(stat) = fstat(&handle).ok().and_then(|raw| Stat::from_raw(&raw)) else {
-            return Ok(None);
+        let stat = match stat_of_handle(handle.as_fd()) {
+            Ok(stat) => stat,
+            Err(errno) => return self.except(refused(&self.path, errno)).map(|()| None),
         };
         self.tell_folder(handle.as_fd())?;
         if let Some(why) = device.and_then(|device| self.reason_to_stay_out(&handle, &stat, device))
@@ -344,10 +345,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
     }
 
     fn tell_folder(&mut self, handle: BorrowedFd<'_>) -> Result<(), V::Error> {
-        let Some(stat) = fstat(handle).ok().and_then(|raw| Stat::from_raw(&raw)) else {
-            return Ok(());
+        let stat = match stat_of_handle(handle) {
+            Ok(stat) => stat,
+            Err(errno) => return self.except(refused(&self.path, errno)),
         };
-        let xattrs = self.xattrs(xattr::read(handle));
+        let xattrs = self.xattrs(xattr::read_most(handle));
         let found = self.found(stat, xattrs, None);
         self.visitor.entry(found)
     }
@@ -386,19 +388,25 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(names)
     }
 
-    fn xattrs(&mut self, read: Result<Xattrs, Errno>) -> Xattrs {
-        read.unwrap_or_else(|errno| {
+    /// The attributes, and whether some are missing.
+    fn xattrs(&mut self, (read, failed): xattr::Most) -> (Xattrs, bool) {
+        if let Some(errno) = failed {
             let detail = format!("extended attributes: {}", std::io::Error::from(errno));
             let told = exception(&self.path, ExceptionKind::MetadataIncomplete, detail);
             self.visitor.exception(told);
-            Vec::new()
-        })
+        }
+        (read, failed.is_some())
     }
 
-    fn found(&self, stat: Stat, xattrs: Xattrs, link_target: Option<Vec<u8>>) -> Found {
+    fn found(
+        &self,
+        stat: Stat,
+        (xattrs, incomplete): (Xattrs, bool),
+        link_target: Option<Vec<u8>>,
+    ) -> Found {
         let user = self.options.names.user(stat.uid).map(str::to_owned);
         let group = self.options.names.group(stat.gid).map(str::to_owned);
-        let meta = Meta { stat, user, group, link_target, xattrs };
+        let meta = Meta { stat, user, group, link_target, xattrs, incomplete };
         Found { path: self.path.clone(), meta }
     }
 }
@@ -427,6 +435,10 @@ fn stat_of(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
     statat(parent, name, flags).map(|raw| Stat::from_raw(&raw))
 }
 
+fn stat_of_handle(handle: BorrowedFd<'_>) -> Result<Stat, Errno> {
+    Stat::from_raw(&fstat(handle)?).ok_or(Errno::INVAL)
+}
+
 /// Opens without touching the access time where that is allowed (owner or privileged).
 fn open_quietly(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -443,10 +455,25 @@ fn open_folder(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<Own
 /// `NONBLOCK`: should a FIFO have taken the file's place since it was looked at, open returns at once.
 fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(File, Stat), Errno> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let handle = open_quietly(parent, name, flags)?;
+    let handle = match open_quietly(parent, name, flags) {
+        Err(Errno::AGAIN) => open_leased(parent, name)?,
+        other => other?,
+    };
     let stat = Stat::from_raw(&fstat(&handle)?).ok_or(Errno::INVAL)?;
     // What was swapped in is gone as the file we listed: vanished, not read.
     if stat.kind == Kind::File { Ok((File::from(handle), stat)) } else { Err(Errno::STALE) }
+}
+
+/// Somebody holds a lease on the file: an open that may block waits until it is given back. What is pinned
+/// and looked at first is a regular file, so nothing else can make it wait.
+fn open_leased(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pinned = openat(parent, name, flags, Mode::empty())?;
+    if stat_of_handle(pinned.as_fd())?.kind != Kind::File {
+        return Err(Errno::STALE);
+    }
+    let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    open_quietly(rustix::fs::CWD, path.as_bytes(), OFlags::NOCTTY)
 }
 
 fn read_names(handle: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {

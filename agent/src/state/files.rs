@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// Makes a folder (and those above it) 0700; an existing one is narrowed to that.
@@ -22,15 +23,27 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says; the old file is then still whole.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Its own name: other processes of this home may be writing the same file.
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}-{number}.new", std::process::id()));
     let beside = path.with_file_name(name);
     let _ = fs::remove_file(&beside);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let replaced = replace(&beside, path, bytes);
+    if replaced.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    replaced?;
+    sync_parent(path)
+}
+
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+fn replace(beside: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
-    sync_parent(path)
+    fs::rename(beside, path)
 }
 
 /// Makes a new file (0600), never over an existing one.
@@ -51,4 +64,28 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_writers_of_one_file_leave_one_whole_file() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("file");
+        std::thread::scope(|scope| {
+            for seed in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        write_private(path, &[seed; 4096]).expect("writes");
+                    }
+                });
+            }
+        });
+        let bytes = fs::read(&path).expect("read");
+        assert!(bytes.len() == 4096 && bytes.iter().all(|byte| Some(byte) == bytes.first()));
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 1);
+    }
 }

@@ -215,10 +215,20 @@ impl Home {
         self.write_json(VAULT, vault)
     }
 
-    /// # Errors
-    /// Damaged or unreadable.
-    pub fn last_commit(&self) -> Result<Option<LastCommit>, StateError> {
-        self.read_json(RECEIPT)
+    /// The last commit, if it is known. Advice to the server, so damage costs nothing but that: the file is
+    /// put aside for support.
+    pub fn last_commit(&self) -> Option<LastCommit> {
+        match self.read_json(RECEIPT) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the last receipt cannot be read and is put aside");
+                if matches!(error, StateError::Damaged { .. }) {
+                    let path = self.path.join(RECEIPT);
+                    let _ = std::fs::rename(&path, path.with_extension("json.damaged"));
+                }
+                None
+            }
+        }
     }
     /// # Errors
     /// What the system says.
@@ -325,6 +335,18 @@ mod tests {
         assert!(matches!(home.identity(), Err(StateError::Damaged { .. })));
         home.write(KEYS, b"AAAA").expect("write");
         assert!(matches!(home.keys(), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_damaged_receipt_is_put_aside_and_hinders_nothing() {
+        let (_dir, home) = home();
+        for damage in [&b""[..], b"{\"snapshot"] {
+            home.write(RECEIPT, damage).expect("write");
+            assert_eq!(home.last_commit(), None);
+            assert!(!home.path().join(RECEIPT).exists());
+            let aside = home.path().join("last-receipt.json.damaged");
+            assert_eq!(std::fs::read(aside).expect("kept"), damage);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsStr,
     fs,
     ops::Range,
     os::unix::{
@@ -21,11 +22,11 @@ use domain::{
 use everhold_agent::{
     pipeline::{
         feed::{Counters, Feeder, LeftOut},
-        parent::ParentCursor,
+        parent::{ParentCursor, index_of, save_index},
     },
     restore::{Figures, Order, Overwrite, Report, RestoreError, restore},
     sources::{
-        Excluded, Excludes, Found, GlobRules, Names, OpenFile, Roots, Stat, Visitor, Walk,
+        Excluded, Excludes, Found, GlobRules, Moment, Names, OpenFile, Roots, Stat, Visitor, Walk,
         WalkOptions,
     },
 };
@@ -79,7 +80,7 @@ pub struct Vault {
     agent: AgentKeys,
     descriptor: VaultDescriptor,
     pub clock: Arc<dyn Clock>,
-    confirmed: Mutex<BTreeMap<Sha256, Confirmed>>,
+    pub confirmed: Mutex<BTreeMap<Sha256, Confirmed>>,
 }
 
 /// A snapshot, and how it came about.
@@ -136,7 +137,34 @@ impl Vault {
         .expect("begins")
     }
 
+    /// The stored index of a home, as a session that knows `others` takes it up.
+    pub fn index_after(
+        &self,
+        taken: &Taken,
+        others: &BTreeMap<Sha256, Confirmed>,
+    ) -> (usize, ChunkIndex) {
+        let (_home, home) = place();
+        let mut index = ChunkIndex::new(self.keys.vault());
+        for pack in taken.reader.frames().packs() {
+            let open = taken.reader.frames().open(pack).expect("opens");
+            index.add(pack.kind, pack.sha256, pack.length, &open.directory);
+        }
+        save_index(&home, &index).expect("saves");
+        (index.packs().len(), index_of(&home, &self.keys, None, &[], others))
+    }
+
     pub fn back_up(&self, paths: &[&Path], parent: Option<&Taken>, excludes: Excludes) -> Taken {
+        self.back_up_while(paths, parent, excludes, Meanwhile::default())
+    }
+
+    /// As [`Self::back_up`], while something happens to the files.
+    pub fn back_up_while(
+        &self,
+        paths: &[&Path],
+        parent: Option<&Taken>,
+        excludes: Excludes,
+        meanwhile: Meanwhile,
+    ) -> Taken {
         let mut writer = self.writer(parent, parent.map_or(1, |_| 2));
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
         let roots = Roots::resolve(&paths, Path::new("/")).expect("roots");
@@ -150,9 +178,9 @@ impl Vault {
             CancellationToken::new(),
             self.clock.clone(),
         );
-        let mut counting = Counting { feeder, read: Vec::new() };
+        let mut counting = Counting { feeder, read: Vec::new(), meanwhile };
         Walk::run(&roots, &options, &mut counting).expect("walks");
-        let Counting { feeder, read } = counting;
+        let Counting { feeder, read, .. } = counting;
         let (exceptions, left_out) = (feeder.exceptions, feeder.left_out);
         let finished = writer.finish(Summary::default()).expect("finishes");
         self.taken(finished, parent, exceptions, left_out, read)
@@ -196,18 +224,53 @@ impl Vault {
     }
 }
 
+/// Does something, given a path.
+pub type Act = Box<dyn FnMut(&[u8])>;
+
+/// What goes on beside a backup.
+#[derive(Default)]
+pub struct Meanwhile {
+    /// Before a file is looked at a second time (it was listed already).
+    pub before: Option<Act>,
+    /// The file system has only this one time stamp.
+    pub stamp: Option<i64>,
+}
+
+impl Meanwhile {
+    fn stamped(&self, stat: &Stat) -> Stat {
+        let mut stat = stat.clone();
+        if let Some(secs) = self.stamp {
+            stat.mtime = Moment { secs, nanos: 0 };
+            stat.ctime = stat.mtime;
+        }
+        stat
+    }
+}
+
 struct Counting<'a> {
     feeder: Feeder<'a>,
     read: Vec<String>,
+    meanwhile: Meanwhile,
 }
 
 impl Visitor for Counting<'_> {
     type Error = everhold_agent::pipeline::feed::FeedError;
     fn take_unchanged(&mut self, path: &[u8], stat: &Stat) -> Result<bool, Self::Error> {
-        self.feeder.take_unchanged(path, stat)
+        if let Some(before) = &mut self.meanwhile.before {
+            before(path);
+        }
+        self.feeder.take_unchanged(path, &self.meanwhile.stamped(stat))
     }
     fn file(&mut self, found: Found, content: OpenFile) -> Result<(), Self::Error> {
         self.read.push(String::from_utf8_lossy(&found.path).into_owned());
+        if self.meanwhile.stamp.is_none() {
+            return self.feeder.file(found, content);
+        }
+        let mut found = found;
+        found.meta.stat = self.meanwhile.stamped(&found.meta.stat);
+        let path = Path::new("/").join(OsStr::from_bytes(&found.path));
+        let handle = fs::File::open(path).expect("open");
+        let content = OpenFile::new(handle, found.meta.stat.clone()).expect("content");
         self.feeder.file(found, content)
     }
     fn entry(&mut self, found: Found) -> Result<(), Self::Error> {
@@ -232,8 +295,17 @@ pub fn try_restore(
     overwrite: Overwrite,
     include: GlobRules,
 ) -> Result<Report, RestoreError> {
+    restore_until(taken, target, overwrite, include, CancellationToken::new())
+}
+
+pub fn restore_until(
+    taken: &Taken,
+    target: &Path,
+    overwrite: Overwrite,
+    include: GlobRules,
+    cancel: CancellationToken,
+) -> Result<Report, RestoreError> {
     let order = Order { target: target.to_path_buf(), include, overwrite };
-    let cancel = CancellationToken::new();
     restore(&taken.reader, &order, &SystemIds, Arc::new(Figures::default()), cancel)
 }
 

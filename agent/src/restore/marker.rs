@@ -1,0 +1,108 @@
+//! The note in the target that a restore is under way, and what an interrupted one left.
+//!
+//! Invariant: while a restore runs, or after it was interrupted, the marker is in the target; after it
+//! ended, it is not. A marker whose lock is held belongs to a restore that is alive: its temporaries
+//! stay. It must not know snapshots.
+
+use std::{fs::File, io::Write as _};
+
+use rustix::{
+    fs::{Dir, FlockOperation, flock},
+    io::Errno,
+};
+
+use super::safe_root::{Access, Folder, Refused, SafeRoot};
+use crate::sources::Kind;
+
+const MARKER: &[u8] = b".everhold-restoring";
+const PREFIX: &[u8] = b".everhold-";
+const RANDOM: usize = 10;
+const WORDS: &[u8] = b"A restore into this folder is under way or was interrupted. \
+Restore again to finish it; this file goes with it.\n";
+
+/// Held while a restore runs.
+pub struct Marker {
+    /// With the lock; `None` when another restore into this target is alive, or nothing can be written.
+    held: Option<File>,
+    /// An earlier restore did not end.
+    pub resumed: bool,
+}
+
+impl Marker {
+    /// Sets the marker, or takes over that of an interrupted restore. A target that takes no marker
+    /// costs the next restore its knowledge, not this one.
+    pub fn set(root: &SafeRoot) -> Self {
+        let none = Self { held: None, resumed: false };
+        let Ok(top) = root.folder(b"") else { return none };
+        match top.create_file(MARKER) {
+            Ok(mut file) => {
+                let _ = file.write_all(WORDS);
+                let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+                Self { held: Some(file), resumed: false }
+            }
+            Err(Refused::System(Errno::EXIST)) => {
+                let Ok(file) = top.open_file(MARKER, Access::Write) else { return none };
+                if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+                {
+                    return none;
+                }
+                sweep(&top);
+                Self { held: Some(file), resumed: true }
+            }
+            Err(_) => none,
+        }
+    }
+
+    /// The restore came to its end.
+    pub fn remove(self, root: &SafeRoot) {
+        if self.held.is_some()
+            && let Err(error) = root.folder(b"").and_then(|top| top.remove(MARKER))
+        {
+            tracing::warn!(%error, "the restore's marker could not be removed from the target");
+        }
+    }
+}
+
+/// A name nothing else has.
+pub fn temporary(random: [u8; RANDOM]) -> Vec<u8> {
+    [PREFIX, hex::encode(random).as_bytes()].concat()
+}
+
+fn is_temporary(name: &[u8]) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|rest| {
+        rest.len() == RANDOM * 2
+            && rest.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Removes the temporaries an interrupted restore left in a folder; what cannot be removed harms nobody.
+pub fn sweep(folder: &Folder) {
+    let Ok(listing) = Dir::read_from(folder.handle()) else { return };
+    let names = listing.filter_map(Result::ok).map(|entry| entry.file_name().to_bytes().to_vec());
+    let names: Vec<_> = names.filter(|name| is_temporary(name)).collect();
+    for name in names {
+        let file = folder.stat(&name).ok().flatten();
+        if file.is_some_and(|stat| stat.kind != Kind::Directory) {
+            let _ = folder.remove(&name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_temporaries_are_taken_for_such() {
+        assert!(is_temporary(&temporary([0xab; RANDOM])));
+        for name in [
+            MARKER,
+            b".everhold-",
+            b".everhold-0123456789abcdef012",
+            b"x",
+            b".everhold-0123456789ABCDEF0123",
+        ] {
+            assert!(!is_temporary(name));
+        }
+    }
+}
