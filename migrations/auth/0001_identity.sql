@@ -42,7 +42,11 @@ CREATE POLICY tenants_seen_from_above ON auth.tenants FOR SELECT TO everhold_aut
 -- Written by the parent; the platform's own row by itself.
 CREATE POLICY tenants_written_by_parent ON auth.tenants FOR INSERT TO everhold_auth
     WITH CHECK (app.tenant_id() = COALESCE(parent_id, id));
-GRANT SELECT, INSERT ON auth.tenants TO everhold_auth;
+-- A tenant is never changed, but it can be held while something about it is counted: PostgreSQL asks for the
+-- right to update before it locks a row. The check lets no update through.
+CREATE POLICY tenants_held_by_themselves ON auth.tenants FOR UPDATE TO everhold_auth
+    USING (app.tenant_id() = id) WITH CHECK (false);
+GRANT SELECT, INSERT, UPDATE (name) ON auth.tenants TO everhold_auth;
 
 CREATE TABLE auth.users (
     tenant_id     uuid NOT NULL,

@@ -78,6 +78,8 @@ pub enum ScopeReason {
     FactDelivery,
     /// A reconciler found, as system role, that something of this tenant is due.
     Reconcile,
+    /// A tenant is being made by its parent, and its own record begins.
+    Provision,
     /// First start: the platform's own tenant and accounts.
     Bootstrap,
 }

@@ -219,7 +219,7 @@ impl Setup<'_> {
             roles: roles.to_vec(),
         };
         let db = &self.platform.db;
-        match users::insert(db, &self.passwords, &self.cx, scope(tenant), new).await {
+        match users::insert(db, &self.passwords, &self.cx, scope(tenant), new, None).await {
             Ok(row) => Ok(row.id),
             Err(UserError::NameTaken) => self
                 .find_account(tenant, &key)

@@ -1,6 +1,7 @@
 //! Which roles exist where, what of them holds when acting below one's home, and who may give which.
 //!
-//! Invariant: nobody gives a role that would let the new account do what the giver may not manage. Pure.
+//! Invariant: nobody gives a role that would let the new account do what the giver may not manage. Whoever
+//! stands above a tenant names its first administrator and nobody else who could read its content. Pure.
 
 use authz::{
     Role::{self, *},
@@ -32,24 +33,50 @@ pub fn in_force(home_roles: &[Role], acts_at_home: bool) -> Vec<Role> {
     home_roles.iter().copied().filter(|role| acts_at_home || reaches_down(role)).collect()
 }
 
-/// Whether `giver`, acting where it acts, may give `role` there.
+/// How far the right to give a role goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gift {
+    Never,
+    /// To the first administrator only, see [`First`].
+    First(First),
+    Freely,
+}
+
+/// What "the first" means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum First {
+    /// The tenant has no account of its own yet.
+    Account,
+    /// Nobody has this role yet.
+    Holder,
+}
+
+/// What `giver`, acting where it acts, may do about giving `role` there.
 ///
-/// An MSP never gives the roles that decide against it: approvers and key custodians are the tenant's own
-/// to name. Security staff is named by security staff.
-pub fn may_give(giver: &User, role: Role) -> bool {
-    let gives = |held: &Role| -> &'static [Role] {
+/// Roles that read a tenant's content, approve in it or keep its keys are the tenant's own to name: somebody
+/// above it who could give them could give them to itself. Only the very first administrator has to come from
+/// above. The same holds for the operator above an MSP, whose people reach into tenants. Security staff is
+/// named by security staff.
+pub fn may_give(giver: &User, role: Role) -> Gift {
+    let freely = |held: &Role| -> &'static [Role] {
         match (held, giver.kind) {
             (PlatformSecurity, TenantKind::Platform) => of_kind(TenantKind::Platform),
             (PlatformOperator, TenantKind::Platform) => &[PlatformOperator, Auditor, BillingViewer],
-            (PlatformOperator | MspOwner, TenantKind::Msp) => of_kind(TenantKind::Msp),
-            (MspOwner, TenantKind::Tenant) => {
-                &[TenantAdmin, TenantOperator, TenantRestorer, Auditor, BillingViewer]
+            (MspOwner, TenantKind::Msp) => of_kind(TenantKind::Msp),
+            (PlatformOperator, TenantKind::Msp) | (MspOwner, TenantKind::Tenant) => {
+                &[Auditor, BillingViewer]
             }
             (TenantAdmin, TenantKind::Tenant) => of_kind(TenantKind::Tenant),
             _ => &[],
         }
     };
-    giver.roles.iter().any(|held| gives(held).contains(&role))
+    let gift = |held: &Role| match (held, giver.kind, role) {
+        _ if freely(held).contains(&role) => Gift::Freely,
+        (MspOwner, TenantKind::Tenant, TenantAdmin) => Gift::First(First::Account),
+        (PlatformOperator, TenantKind::Msp, MspOwner) => Gift::First(First::Holder),
+        _ => Gift::Never,
+    };
+    giver.roles.iter().map(gift).max().unwrap_or(Gift::Never)
 }
 
 #[cfg(test)]
@@ -70,10 +97,13 @@ mod tests {
         let mut table = String::new();
         for kind in TenantKind::ALL {
             for held in Role::ALL {
-                let gives: Vec<&str> = Role::ALL
+                let gives: Vec<String> = Role::ALL
                     .iter()
-                    .filter(|role| may_give(&giver(*held, kind), **role))
-                    .map(|role| role.as_str())
+                    .filter_map(|role| match may_give(&giver(*held, kind), *role) {
+                        Gift::Never => None,
+                        Gift::First(_) => Some(format!("{role} (the first)")),
+                        Gift::Freely => Some(role.to_string()),
+                    })
                     .collect();
                 if !gives.is_empty() {
                     writeln!(table, "{held} in {}: {}", kind.as_str(), gives.join(" "))
@@ -84,9 +114,9 @@ mod tests {
         insta::assert_snapshot!(table, @"
         platform.operator in platform: platform.operator auditor billing.viewer
         platform.security in platform: platform.operator platform.security auditor billing.viewer
-        platform.operator in msp: msp.owner msp.tech auditor billing.viewer
+        platform.operator in msp: msp.owner (the first) auditor billing.viewer
         msp.owner in msp: msp.owner msp.tech auditor billing.viewer
-        msp.owner in tenant: tenant.admin tenant.operator tenant.restorer auditor billing.viewer
+        msp.owner in tenant: tenant.admin (the first) auditor billing.viewer
         tenant.admin in tenant: tenant.admin tenant.operator tenant.restorer tenant.approver key.custodian auditor billing.viewer
         ");
     }
@@ -96,7 +126,7 @@ mod tests {
         for kind in TenantKind::ALL {
             for held in Role::ALL {
                 for role in Role::ALL.iter().filter(|role| !of_kind(kind).contains(role)) {
-                    assert!(!may_give(&giver(*held, kind), *role), "{held} gives {role}");
+                    assert_eq!(may_give(&giver(*held, kind), *role), Gift::Never, "{held} {role}");
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What leaves the edge: identities believed, problems in one form, headers always.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use api::{
     Code, Problem,
@@ -12,6 +12,12 @@ use http::{Method, Request, Response, StatusCode};
 use runtime::{LeaseClaims, Limits, RoleName};
 use serde_json::{Value, json};
 use testkit::TestApp;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use super::sample::{app, role};
 
@@ -230,6 +236,94 @@ async fn more_requests_than_slots_are_told_to_come_back() {
     let response = app.raw(request(Method::GET, "/v1/hello", "", "", "")).await;
     assert_eq!(problem(&response).code, Code::TooManyRequests);
     assert!(response.headers().contains_key("retry-after"));
+}
+
+/// A request whose body never arrives.
+fn stalled(path: &str) -> Request<axum::body::Body> {
+    let never =
+        axum::body::Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+    Request::post(path).header("content-type", "application/json").body(never).unwrap()
+}
+
+async fn sent(app: &TestApp, request: Request<axum::body::Body>) -> StatusCode {
+    app.assembly().public.clone().oneshot(request).await.unwrap().status()
+}
+
+#[tokio::test]
+async fn slow_bodies_keep_nobody_out() {
+    let limits = Limits { in_flight: 1, ..Limits::default() };
+    let app =
+        TestApp::builder().role(RoleName::Catalog, role).limits(limits).start().await.unwrap();
+    let mut slow: Vec<_> =
+        (0..1_100).map(|_| Box::pin(sent(&app, stalled("/v1/tenants/x/notes")))).collect();
+    for request in &mut slow {
+        assert!(futures_poll(request.as_mut()).await, "the body is waited for");
+    }
+    let response = app.raw(request(Method::GET, "/v1/hello", "", "", "")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let limits = Limits { body_within: Duration::from_millis(50), ..Limits::default() };
+    let app =
+        TestApp::builder().role(RoleName::Catalog, role).limits(limits).start().await.unwrap();
+    assert_eq!(sent(&app, stalled("/v1/tenants/x/notes")).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn large_bodies_share_a_bounded_room_and_small_ones_always_pass() {
+    let limits = Limits { bodies: 20 * 1024, ..Limits::default() };
+    let app =
+        TestApp::builder().role(RoleName::Catalog, role).limits(limits).start().await.unwrap();
+    let (tenant, token) = admin_token(&app);
+    let path = format!("/v1/tenants/{tenant}/notes");
+    let post = |length: usize| {
+        let body = format!("{{\"text\":\"{}\"}}", "x".repeat(length));
+        let mut request = request(Method::POST, &path, &token, "application/json", "");
+        *request.body_mut() = Bytes::from(body);
+        app.raw(request)
+    };
+    assert_eq!(problem(&post(21 * 1024).await).code, Code::TooManyRequests);
+    assert_eq!(post(1_000).await.status(), StatusCode::OK);
+    // What one took is there for the next.
+    for _ in 0..3 {
+        assert_eq!(post(19 * 1024).await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_and_closed() {
+    let app = app().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let router = app.assembly().public.clone();
+    let serving = tokio::spawn(runtime::serve::serve_at_most(1, listener, router, stop.clone()));
+    let ask = b"GET /v1/hello HTTP/1.1\r\nhost: everhold.test\r\n\r\n";
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(ask).await.unwrap();
+    let mut head = [0; 12];
+    first.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("retry-after"), "{answer}");
+    drop(first);
+    // The place is free as soon as the server has noticed.
+    loop {
+        let mut third = TcpStream::connect(address).await.unwrap();
+        if third.write_all(ask).await.is_ok()
+            && third.read_exact(&mut head).await.is_ok()
+            && &head == b"HTTP/1.1 200"
+        {
+            break;
+        }
+    }
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }
 
 /// Polls once; true when the future still waits.

@@ -33,8 +33,11 @@ pub const ACCESS_TTL_S: u32 = 300;
 const REFRESH_TTL: Duration = Duration::from_secs(86_400);
 /// However often it was renewed, a sign-in ends after this.
 const FAMILY_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// Accounts in different tenants one name may mean. Each costs a password check, the oldest go first.
-const MAX_CANDIDATES: i64 = 4;
+/// Accounts in different tenants one name may mean: the one in the tenant asked for goes first, then the
+/// oldest. Each costs a password check, and every sign-in costs as many as this, however many accounts there
+/// are: else the time would tell somebody with accounts of that name how many others have one. Three, because
+/// all pay for it; who has a fourth names its tenant.
+const CHECKS: usize = 3;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -104,24 +107,29 @@ async fn identify(
     // What is no address is nobody's name, and may not even be text for the database.
     if names::email("email", name_key).is_ok() {
         let mut tx = LookupTx::begin(&auth.db, name_key).await?;
-        candidates = store::find_candidates(&mut tx, name_key, MAX_CANDIDATES).await?;
+        candidates = store::find_candidates(&mut tx, name_key, asked, CHECKS as i64).await?;
     }
-    if candidates.is_empty() {
-        // The same round trips and the same hash as for a name that exists.
-        let nobody = Candidate {
-            tenant_id: TenantId::from_bytes([0; 16]),
-            user_id: UserId::from_bytes([0; 16]),
-        };
-        opens(auth, nobody, password).await?;
-        return Ok(None);
-    }
-    candidates.sort_by_key(|candidate| Some(candidate.tenant_id) != asked);
-    for candidate in candidates {
-        if opens(auth, candidate, password.clone()).await? {
-            return Ok(Some(candidate));
+    let mut found = None;
+    for candidate in line_up(candidates) {
+        if !opens(auth, candidate, password.clone()).await? || found.is_some() {
+            continue;
+        }
+        found = Some(candidate);
+        // It was checked first because it was named: stopping here tells nothing of other tenants.
+        if Some(candidate.tenant_id) == asked {
+            break;
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Always as many, filled up with nobody: the same round trips and hashes as for an account that exists.
+fn line_up(candidates: Vec<Candidate>) -> impl Iterator<Item = Candidate> {
+    let nobody = Candidate {
+        tenant_id: TenantId::from_bytes([0; 16]),
+        user_id: UserId::from_bytes([0; 16]),
+    };
+    candidates.into_iter().chain(std::iter::repeat(nobody)).take(CHECKS)
 }
 
 async fn opens(auth: &Auth, account: Candidate, password: Secret) -> Result<bool, SessionError> {
@@ -266,4 +274,23 @@ async fn hand_over(
 
 const fn presented(tenant: TenantId) -> Scope {
     Scope::without_permit(tenant, ScopeReason::PresentedCredential)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sign_in_costs_as_many_checks() {
+        let account = |n: usize| Candidate {
+            tenant_id: TenantId::from_bytes([u8::try_from(n).expect("small"); 16]),
+            user_id: UserId::from_bytes([1; 16]),
+        };
+        for there in 0..6 {
+            let line: Vec<Candidate> = line_up((1..=there).map(account).collect()).collect();
+            assert_eq!(line.len(), CHECKS);
+            let real = line.iter().filter(|one| one.user_id == UserId::from_bytes([1; 16])).count();
+            assert_eq!(real, there.min(CHECKS));
+        }
+    }
 }

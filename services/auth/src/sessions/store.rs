@@ -13,17 +13,21 @@ pub struct Candidate {
     pub user_id: UserId,
 }
 
-/// The accounts the looked-up name means, oldest first; few.
+/// The accounts the looked-up name means; few. The one in the tenant asked for first, then the oldest, so that
+/// accounts made of somebody's name elsewhere never crowd it out.
 pub async fn find_candidates(
     tx: &mut LookupTx,
     name_key: &str,
+    asked: Option<TenantId>,
     limit: i64,
 ) -> Result<Vec<Candidate>, pg::Error> {
     let rows = sqlx::query!(
         "SELECT tenant_id, user_id FROM auth.signin_names
-         WHERE name_key = $1 ORDER BY created_at, user_id LIMIT $2",
+         WHERE name_key = $1
+         ORDER BY (tenant_id IS NOT DISTINCT FROM $3) DESC, created_at, user_id LIMIT $2",
         name_key,
         limit,
+        asked.map(TenantId::uuid) as Option<uuid::Uuid>,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -7,7 +7,7 @@
 pub mod http;
 pub mod store;
 
-use authz::{Scope, TenantKind};
+use authz::{Scope, ScopeReason, TenantKind};
 use domain::{TenantId, Timestamp};
 use pg::{Db, TenantTx};
 use runtime::Cx;
@@ -56,13 +56,25 @@ pub async fn create_child(
     let mut tx = TenantTx::begin(db, scope).await?;
     let parent = store::find(&mut tx, scope.tenant()).await?.ok_or(TenantError::NotFound)?;
     let child = child_of(&parent, TenantId::fresh(&*cx.ids, cx.now()), name, cx.now())?;
+    // Asked first, so that a refused name leaves no record; the constraint decides.
+    if store::find_child(&mut tx, &crate::names::key(&child.name)).await?.is_some() {
+        return Err(TenantError::NameTaken);
+    }
+    drop(tx);
+    // The child's own record begins with its making. In this order: a crash between the two leaves a record
+    // without a tenant, which nobody can read, and never a tenant without its record.
+    let own = TenantTx::begin(db, Scope::without_permit(child.id, ScopeReason::Provision)).await?;
+    own.commit(created(cx, &child).detail("parent_id", parent.id)).await?;
+    let mut tx = TenantTx::begin(db, scope).await?;
     store::insert(&mut tx, &child).await.map_err(name_taken)?;
-    let event = cx
-        .event("tenant.created", "tenant", &child.id)
-        .detail("name", &child.name)
-        .detail("kind", child.kind.as_str());
-    tx.commit(event).await?;
+    tx.commit(created(cx, &child)).await?;
     Ok(child)
+}
+
+fn created(cx: &Cx, tenant: &TenantRow) -> pg::AuditEvent {
+    cx.event("tenant.created", "tenant", &tenant.id)
+        .detail("name", &tenant.name)
+        .detail("kind", tenant.kind.as_str())
 }
 
 fn child_of(

@@ -91,6 +91,19 @@ pub async fn list(
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
+/// Holds the transaction's own tenant until its end. Accounts refer to it, so none is made meanwhile; what is
+/// counted must be counted after this, in a statement of its own.
+pub async fn lock(tx: &mut TenantTx) -> Result<(), pg::Error> {
+    let here = tx.tenant().uuid();
+    sqlx::query_scalar!(
+        "SELECT id FROM auth.tenants WHERE tenant_id = $1 AND id = $1 FOR UPDATE",
+        here,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(())
+}
+
 pub async fn insert(tx: &mut TenantTx, tenant: &TenantRow) -> Result<(), pg::Error> {
     sqlx::query!(
         "INSERT INTO auth.tenants (tenant_id, id, parent_id, kind, name, name_key, path, created_at)

@@ -65,7 +65,8 @@ async fn list_users(
     Ok(Json(paging::page(&query, rows, |row| row.id.uuid())))
 }
 
-/// Makes an account. Only roles of this kind of tenant, and only those the caller may give.
+/// Makes an account. Only roles of this kind of tenant, and only those the caller may give: from above, a
+/// tenant is given its first administrator, auditors and billing viewers.
 #[utoipa::path(post, path = "/v1/tenants/{tenant_id}/users", tag = "users",
     params(("tenant_id" = TenantId, Path)), request_body = CreateUser,
     responses((status = 201, description = "The new account", body = User)))]
@@ -146,7 +147,7 @@ impl From<UserError> for Failure {
                 Problem::new(Code::AlreadyExists)
                     .field("email", "this tenant has an account of this name"),
             ),
-            UserError::RoleRefused(_) => {
+            UserError::RoleRefused(_) | UserError::NotTheFirst(_) => {
                 Self(Problem::new(Code::Forbidden).detail(error.to_string()))
             }
             UserError::Password(error) => error.into(),

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use crate::{
     password::{PasswordError, Passwords, Secret},
-    roles,
+    roles::{self, First, Gift},
+    tenants,
 };
 pub use store::UserRow;
 
@@ -29,6 +30,11 @@ pub enum UserError {
     /// A role that does not exist in this kind of tenant, or that the creator may not give.
     #[error("the role {0} is not yours to give here")]
     RoleRefused(Role),
+    /// It came from above once; now it is theirs.
+    #[error(
+        "the first account with the role {0} is there; further ones are made by those who manage it"
+    )]
+    NotTheFirst(Role),
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
@@ -66,29 +72,48 @@ pub async fn create(
     scope: Scope,
     new: NewUser,
 ) -> Result<UserRow, UserError> {
-    let refused = |role: &&Role| match &cx.actor {
-        Actor::User(giver) => !roles::may_give(giver, **role),
-        Actor::Agent { .. } | Actor::Service { .. } | Actor::Anonymous => true,
-    };
-    if let Some(role) = new.roles.iter().find(refused) {
-        return Err(UserError::RoleRefused(*role));
+    let mut first = None;
+    for role in &new.roles {
+        let gift = match &cx.actor {
+            Actor::User(giver) => roles::may_give(giver, *role),
+            Actor::Agent { .. } | Actor::Service { .. } | Actor::Anonymous => Gift::Never,
+        };
+        match gift {
+            Gift::Freely => {}
+            Gift::First(what) => first = Some((*role, what)),
+            Gift::Never => return Err(UserError::RoleRefused(*role)),
+        }
     }
     let mut tx = TenantTx::begin(db, scope).await?;
-    // Asked first, to spare the hashing; the constraint decides.
+    // Asked first, to spare the hashing; the lock and the constraint decide.
+    if let Some((role, what)) = first {
+        require_first(&mut tx, role, what).await?;
+    }
     if store::find_by_name(&mut tx, &crate::names::key(&new.email)).await?.is_some() {
         return Err(UserError::NameTaken);
     }
     drop(tx);
-    insert(db, passwords, cx, scope, new).await
+    insert(db, passwords, cx, scope, new, first).await
 }
 
-/// Makes the account. For [`create`] and the first start, which has nobody to ask.
+/// Refuses when somebody was first already.
+async fn require_first(tx: &mut TenantTx, role: Role, what: First) -> Result<(), UserError> {
+    let there = match what {
+        First::Account => store::count(tx).await?,
+        First::Holder => store::count_holders(tx, role).await?,
+    };
+    if there == 0 { Ok(()) } else { Err(UserError::NotTheFirst(role)) }
+}
+
+/// Makes the account. For [`create`] and the first start, which has nobody to ask. With `first`, only while
+/// nobody was: the tenant's row is held from the count to the commit, so that of two only one is.
 pub(crate) async fn insert(
     db: &Db,
     passwords: &Passwords,
     cx: &Cx,
     scope: Scope,
     new: NewUser,
+    first: Option<(Role, First)>,
 ) -> Result<UserRow, UserError> {
     // Before the transaction: hashing waits its turn, and a transaction must not.
     let password_hash = passwords.hash(new.password, &*cx.ids).await?;
@@ -104,10 +129,19 @@ pub(crate) async fn insert(
         created_at: now,
     };
     let mut tx = TenantTx::begin(db, scope).await?;
+    if let Some((role, what)) = first {
+        tenants::store::lock(&mut tx).await?;
+        require_first(&mut tx, role, what).await?;
+    }
     store::insert(&mut tx, &user, &password_hash).await.map_err(|error| {
         if error.violates("signin_names_pkey") { UserError::NameTaken } else { error.into() }
     })?;
     let roles: Vec<&str> = user.roles.iter().map(|role| role.as_str()).collect();
-    tx.commit(cx.event("user.created", "user", &user.id).detail("roles", roles)).await?;
+    let mut events = vec![cx.event("user.created", "user", &user.id).detail("roles", roles)];
+    if let Some((role, _)) = first {
+        let event = cx.event("tenant.first_admin_created", "user", &user.id);
+        events.push(event.detail("role", role.as_str()));
+    }
+    tx.commit_all(events).await?;
     Ok(user)
 }

@@ -69,6 +69,31 @@ pub async fn find_by_name(tx: &mut TenantTx, name_key: &str) -> Result<Option<Us
     Ok(id.map(UserId::from_uuid))
 }
 
+/// How many accounts the tenant has, disabled ones too.
+pub async fn count(tx: &mut TenantTx) -> Result<i64, pg::Error> {
+    let here = tx.tenant().uuid();
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM auth.users WHERE tenant_id = $1"#,
+        here,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
+}
+
+/// How many accounts of the tenant were given this role.
+pub async fn count_holders(tx: &mut TenantTx, role: Role) -> Result<i64, pg::Error> {
+    let here = tx.tenant().uuid();
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM auth.role_grants WHERE tenant_id = $1 AND role = $2"#,
+        here,
+        role.as_str(),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(count)
+}
+
 pub async fn list(
     tx: &mut TenantTx,
     after: Option<Uuid>,

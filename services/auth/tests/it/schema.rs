@@ -130,6 +130,27 @@ async fn the_system_role_sees_ages_for_its_reason_and_never_a_person() {
 }
 
 #[tokio::test]
+async fn a_tenant_is_held_but_never_changed() {
+    let app = App::start().await;
+    let mut login = app.test.database().login(Schema::Auth.login()).await.expect("login");
+    for change in [false, true] {
+        let mut tx = login.begin().await.expect("begin");
+        sqlx::query("SELECT set_config('app.tenant_id', $1, true)")
+            .bind(app.places.tenant.tenant_id.uuid().to_string())
+            .execute(&mut *tx)
+            .await
+            .expect("context");
+        let sql = if change {
+            "UPDATE auth.tenants SET name = 'x'"
+        } else {
+            "SELECT id FROM auth.tenants FOR UPDATE"
+        };
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *tx).await;
+        assert_eq!(done.is_err(), change, "{sql}: {done:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_can_write_neither_a_sibling_nor_a_child_of_another() {
     let app = App::start().await;
     let mut login = app.test.database().login(Schema::Auth.login()).await.expect("login");

@@ -3,6 +3,8 @@
 use axum::http::{Method, header};
 use domain::TenantId;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, PASSWORD, request, send};
 
@@ -55,6 +57,68 @@ async fn guessing_is_slowed_down_and_waiting_helps() {
     app.sign_in("admin@praxis.example", "wrong password", None)
         .await
         .refused(401, "wrong_credentials");
+}
+
+/// One sign-in over a socket from an address of this machine; the status it got.
+async fn sign_in_from(
+    source: std::net::Ipv4Addr,
+    server: std::net::SocketAddr,
+    password: &str,
+) -> u16 {
+    let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+    socket.bind((source, 0).into()).expect("an address of the loopback");
+    let mut stream = socket.connect(server).await.expect("connects");
+    let body =
+        json!({"grant_type": "password", "email": "admin@praxis.example", "password": password});
+    let body = body.to_string();
+    let request = format!(
+        "POST /v1/auth/token HTTP/1.1\r\nhost: everhold.test\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answers");
+    answer.split(' ').nth(1).expect("a status").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn guessing_from_one_address_does_not_delay_the_owner_at_another() {
+    let app = App::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let server = listener.local_addr().expect("address");
+    let stop = CancellationToken::new();
+    let serving = runtime::serve_public(listener, app.router.clone(), stop.clone());
+    let serving = tokio::spawn(serving);
+    let [attacker, owner] = [[127, 0, 0, 2], [127, 0, 0, 3]].map(std::net::Ipv4Addr::from);
+    let mut seen = Vec::new();
+    for _ in 0..7 {
+        seen.push(sign_in_from(attacker, server, "wrong password").await);
+    }
+    assert_eq!(seen, [401, 401, 401, 401, 401, 429, 429]);
+    assert_eq!(sign_in_from(attacker, server, PASSWORD).await, 429, "not even the right one");
+    assert_eq!(sign_in_from(owner, server, PASSWORD).await, 200);
+    stop.cancel();
+    serving.await.expect("joins").expect("serves");
+}
+
+#[tokio::test]
+async fn a_name_taken_in_many_other_tenants_still_opens_the_tenant_named() {
+    let app = App::start().await;
+    let make = async |place: auth::bootstrap::Place, token: String, password: &str| {
+        let body = json!({"email": "gast@praxis.example", "name": "Gast", "password": password,
+            "roles": ["auditor"]});
+        let path = format!("/v1/tenants/{}/users", place.tenant_id);
+        app.post(&path, &token, body).await.expect(201);
+    };
+    let squatted = "drei Möwen am Kai";
+    make(app.places.platform, app.operator(), squatted).await;
+    make(app.places.msp, app.owner(), squatted).await;
+    make(app.places.other_tenant, app.other_admin(), squatted).await;
+    app.advance(1);
+    make(app.places.tenant, app.admin(), PASSWORD).await;
+    let home = app.places.tenant.tenant_id;
+    app.sign_in("gast@praxis.example", PASSWORD, Some(home)).await.expect(200);
 }
 
 #[tokio::test]

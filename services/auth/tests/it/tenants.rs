@@ -25,14 +25,18 @@ async fn the_platform_makes_msps_and_an_msp_makes_tenants() {
         (&tenant["kind"], &tenant["parent_id"]),
         (&json!("tenant"), &json!(app.places.msp.tenant_id))
     );
-    // Bootstrap made two, this is the third.
-    assert_eq!(app.count_events(app.places.msp.tenant_id, "tenant.created").await, 3);
+    // Its own making, the two of bootstrap, and this one.
+    assert_eq!(app.count_events(app.places.msp.tenant_id, "tenant.created").await, 4);
     // A fresh MSP has nobody: the operator, acting there, makes its first owner.
     let id: TenantId = msp["id"].as_str().expect("id").parse().expect("id");
     let token = app.token_in(app.places.platform, id, TenantKind::Msp, &[Role::PlatformOperator]);
     let body = json!({"email": "owner@suedwind.example", "name": "Owner", "password": crate::app::PASSWORD,
         "roles": ["msp.owner"]});
     app.post(&format!("/v1/tenants/{id}/users"), &token, body).await.expect(201);
+    assert_eq!(app.count_events(id, "tenant.first_admin_created").await, 1);
+    // Its own record begins with its making, once.
+    assert_eq!(app.events(id).await[0]["action"], json!("tenant.created"));
+    assert_eq!(app.count_events(id, "tenant.created").await, 1);
 }
 
 #[tokio::test]
@@ -51,6 +55,13 @@ async fn names_are_unique_among_siblings_and_among_no_others() {
     let taken = app.post(&path, &app.owner(), json!({"name": "PRAXIS hartmann"})).await;
     taken.refused(409, "already_exists");
     assert_eq!(taken.fields(), ["name"]);
+    let recorded: i64 = sqlx::query_scalar(
+        "SELECT count(DISTINCT tenant_id) FROM auth.outbox WHERE payload->>'action' = 'tenant.created'",
+    )
+    .fetch_one(&mut app.superuser().await)
+    .await
+    .expect("count");
+    assert_eq!(recorded, 4, "a refused name leaves no record of a tenant that is none");
     // Another MSP's tenant of the same name is nobody's business.
     let above = children(app.places.platform.tenant_id);
     let rival = app.post(&above, &app.operator(), json!({"name": "Rival"})).await.expect(201);

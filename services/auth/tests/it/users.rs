@@ -2,9 +2,10 @@
 
 use authz::{Role, TenantKind};
 use axum::http::{Method, header};
+use domain::TenantId;
 use serde_json::{Value, json};
 
-use crate::app::{App, PASSWORD, request};
+use crate::app::{App, PASSWORD, request, send};
 
 fn person(email: &str, roles: &[&str]) -> Value {
     json!({"email": email, "name": "Lena Hartmann", "password": "sechs Schwäne am Ufer", "roles": roles})
@@ -109,15 +110,21 @@ async fn nobody_gives_more_than_is_theirs_to_give() {
     let app = App::start().await;
     let tenant = app.places.tenant.tenant_id;
     let owner = app.token_in(app.places.msp, tenant, TenantKind::Tenant, &[Role::MspOwner]);
-    for role in ["key.custodian", "tenant.approver"] {
+    for role in
+        ["key.custodian", "tenant.approver", "tenant.operator", "tenant.restorer", "tenant.admin"]
+    {
         let refused = app
             .post(&app.path("users"), &owner, person("x@praxis.example", &["auditor", role]))
             .await;
         refused.refused(403, "forbidden");
     }
-    app.post(&app.path("users"), &owner, person("x@praxis.example", &["tenant.admin"]))
-        .await
-        .expect(201);
+    app.post(
+        &app.path("users"),
+        &owner,
+        person("x@praxis.example", &["auditor", "billing.viewer"]),
+    )
+    .await
+    .expect(201);
     let path = format!("/v1/tenants/{}/users", app.places.platform.tenant_id);
     let security = person("s@platform.example", &["platform.security"]);
     app.post(&path, &app.operator(), security.clone()).await.refused(403, "forbidden");
@@ -133,6 +140,73 @@ async fn nobody_gives_more_than_is_theirs_to_give() {
         .await
         .expect("count");
     assert_eq!(emails, 1);
+}
+
+/// A fresh tenant below the first MSP.
+async fn fresh_tenant(app: &App) -> TenantId {
+    let path = format!("/v1/tenants/{}/children", app.places.msp.tenant_id);
+    let made = app.post(&path, &app.owner(), json!({"name": "Bäckerei"})).await.expect(201);
+    made["id"].as_str().expect("id").parse().expect("id")
+}
+
+#[tokio::test]
+async fn an_msp_makes_the_first_administrator_of_a_tenant_and_no_second() {
+    let app = App::start().await;
+    let tenant = fresh_tenant(&app).await;
+    let owner = app.token_in(app.places.msp, tenant, TenantKind::Tenant, &[Role::MspOwner]);
+    let path = format!("/v1/tenants/{tenant}/users");
+    for role in ["tenant.restorer", "tenant.operator", "key.custodian"] {
+        let body = person("x@b.example", &["tenant.admin", role]);
+        app.post(&path, &owner, body).await.refused(403, "forbidden");
+    }
+    // Of two at once one is the first.
+    app.warm_up().await;
+    let tries = ["one@b.example", "two@b.example", "three@b.example"].map(|email| {
+        let body = person(email, &["tenant.admin"]);
+        tokio::spawn(send(app.router.clone(), request(Method::POST, &path, &owner, Some(body))))
+    });
+    let mut made = 0;
+    for answer in futures::future::join_all(tries).await {
+        let answer = answer.expect("joins");
+        if answer.status == 201 {
+            made += 1;
+        } else {
+            answer.refused(403, "forbidden");
+        }
+    }
+    assert_eq!(made, 1);
+    assert_eq!(app.count_events(tenant, "tenant.first_admin_created").await, 1);
+    app.post(&path, &owner, person("late@b.example", &["tenant.admin"]))
+        .await
+        .refused(403, "forbidden");
+    app.post(&path, &owner, person("a@b.example", &["auditor"])).await.expect(201);
+    assert_eq!(app.count_events(tenant, "tenant.first_admin_created").await, 1);
+}
+
+#[tokio::test]
+async fn an_account_of_any_role_ends_the_right_to_make_the_first() {
+    let app = App::start().await;
+    let tenant = fresh_tenant(&app).await;
+    let owner = app.token_in(app.places.msp, tenant, TenantKind::Tenant, &[Role::MspOwner]);
+    let path = format!("/v1/tenants/{tenant}/users");
+    app.post(&path, &owner, person("a@b.example", &["auditor"])).await.expect(201);
+    let late = app.post(&path, &owner, person("x@b.example", &["tenant.admin"])).await;
+    late.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn the_operator_makes_an_msps_first_owner_and_no_second() {
+    let app = App::start().await;
+    let msp = app.places.msp.tenant_id;
+    let operator =
+        app.token_in(app.places.platform, msp, TenantKind::Msp, &[Role::PlatformOperator]);
+    let path = format!("/v1/tenants/{msp}/users");
+    for role in ["msp.owner", "msp.tech"] {
+        let body = person("x@msp.example", &[role]);
+        app.post(&path, &operator, body).await.refused(403, "forbidden");
+    }
+    app.post(&path, &app.owner(), person("y@msp.example", &["msp.owner"])).await.expect(201);
+    assert_eq!(app.count_events(msp, "tenant.first_admin_created").await, 0);
 }
 
 #[tokio::test]
