@@ -98,10 +98,13 @@ BEGIN
             created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
             xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
             delivered_at timestamptz,
+            -- Its receiver will never take it; a person has to look. Everything after it went on.
+            parked_at timestamptz,
             PRIMARY KEY (tenant_id, id),
             CONSTRAINT outbox_topic_check CHECK (topic ~ '^[a-z_]{1,40}$')
         );
-        CREATE INDEX outbox_undelivered_idx ON %1$I.outbox (xid, position) WHERE delivered_at IS NULL;
+        CREATE INDEX outbox_undelivered_idx ON %1$I.outbox (xid, position)
+            WHERE delivered_at IS NULL AND parked_at IS NULL;
         ALTER TABLE %1$I.outbox ENABLE ROW LEVEL SECURITY;
         ALTER TABLE %1$I.outbox FORCE ROW LEVEL SECURITY;
         ALTER TABLE %1$I.outbox OWNER TO everhold_owner;
@@ -114,7 +117,7 @@ BEGIN
             USING (delivered_at IS NOT NULL AND app.system_reason() = 'outbox_relay');
         CREATE POLICY system_writes ON %1$I.outbox FOR INSERT TO %3$I WITH CHECK (true);
         GRANT INSERT ON %1$I.outbox TO %2$I;
-        GRANT SELECT, INSERT, DELETE, UPDATE (delivered_at) ON %1$I.outbox TO %3$I;
+        GRANT SELECT, INSERT, DELETE, UPDATE (delivered_at, parked_at) ON %1$I.outbox TO %3$I;
     $ddl$, service, login, system_login);
 END
 $$;

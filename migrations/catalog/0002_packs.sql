@@ -30,7 +30,7 @@ CREATE TABLE catalog.sessions (
 );
 -- One open session per workload, whatever the code does.
 CREATE UNIQUE INDEX sessions_open_key ON catalog.sessions (tenant_id, workload_id) WHERE state = 'open';
-CREATE INDEX sessions_run_id_idx ON catalog.sessions (tenant_id, workload_id, run_id);
+CREATE INDEX sessions_lease_epoch_idx ON catalog.sessions (tenant_id, workload_id, lease_epoch);
 CREATE INDEX sessions_heartbeat_idx ON catalog.sessions (heartbeat_served_s) WHERE state = 'open';
 
 CREATE TABLE catalog.packs (

@@ -40,6 +40,8 @@ CREATE TABLE catalog.snapshots (
     CONSTRAINT snapshots_state_check CHECK (state IN ('committed', 'expired')),
     CONSTRAINT snapshots_expired_at_check CHECK ((state = 'expired') = (expired_at IS NOT NULL)),
     CONSTRAINT snapshots_status_check CHECK (status IN ('succeeded', 'succeeded_with_exceptions')),
+    CONSTRAINT snapshots_figures_check CHECK (files >= 0 AND directories >= 0 AND others >= 0 AND source_bytes >= 0
+        AND new_bytes >= 0 AND stored_bytes >= 0 AND exceptions >= 0 AND duration_ms >= 0),
     -- R3, written down once more.
     CONSTRAINT snapshots_locked_until_check CHECK (locked_until >= protect_until)
 );

@@ -1,7 +1,8 @@
 //! Handing facts over: at least once, in order, never skipping a late commit.
 //!
 //! A batch is taken below the xmin horizon and marked delivered in the transaction that locked it. A crash
-//! between delivery and mark repeats the batch; receivers keep the event id.
+//! between delivery and mark repeats the batch; receivers keep the event id. A fact its receiver will never
+//! take is parked, so that it holds up nobody else's.
 
 use domain::TenantId;
 use serde_json::Value;
@@ -62,13 +63,63 @@ impl Relay {
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         deliver(rows).await.map_err(RelayError::Delivery)?;
-        sqlx::query(self.db.schema.statements().mark_delivered)
-            .bind(&ids)
-            .execute(tx.conn())
-            .await
-            .map_err(Error::from)?;
+        let outcome = Outcome { delivered: ids, parked: Vec::new(), failed: None };
+        self.record(tx, outcome).await
+    }
+
+    /// As [`Self::run_once`]; but when the receiver rejects the batch for good, its rows go one by one and
+    /// those rejected again are parked.
+    ///
+    /// # Errors
+    /// [`RelayError`]; what was not delivered or parked by then stays.
+    pub async fn run_parking<F, D, E>(
+        &self,
+        deliver: F,
+        rejects: fn(&E) -> bool,
+    ) -> Result<usize, RelayError<E>>
+    where
+        F: Fn(Vec<OutboxRow>) -> D,
+        D: Future<Output = Result<(), E>>,
+        E: std::error::Error + 'static,
+    {
+        let mut tx = SystemTx::begin(&self.db, SystemReason::OutboxRelay).await?;
+        if !self.lead(&mut tx).await? {
+            return Ok(0);
+        }
+        let rows = self.take(&mut tx).await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let outcome = match deliver(rows.clone()).await {
+            Ok(()) => Outcome {
+                delivered: rows.iter().map(|row| row.id).collect(),
+                parked: Vec::new(),
+                failed: None,
+            },
+            Err(error) if rejects(&error) => one_by_one(rows, &deliver, rejects).await,
+            Err(error) => return Err(RelayError::Delivery(error)),
+        };
+        self.record(tx, outcome).await
+    }
+
+    async fn record<E>(
+        &self,
+        mut tx: SystemTx,
+        outcome: Outcome<E>,
+    ) -> Result<usize, RelayError<E>> {
+        let statements = self.db.schema.statements();
+        let marks = [
+            (statements.mark_delivered, &outcome.delivered),
+            (statements.mark_parked, &outcome.parked),
+        ];
+        for (statement, ids) in marks.into_iter().filter(|(_, ids)| !ids.is_empty()) {
+            sqlx::query(statement).bind(ids).execute(tx.conn()).await.map_err(Error::from)?;
+        }
         tx.commit_operational(OperationalReason::OutboxRelay).await?;
-        Ok(ids.len())
+        match outcome.failed {
+            Some(error) => Err(RelayError::Delivery(error)),
+            None => Ok(outcome.delivered.len() + outcome.parked.len()),
+        }
     }
 
     /// How many facts wait, for metrics and tests.
@@ -110,6 +161,45 @@ impl Relay {
             })
             .collect()
     }
+}
+
+/// What became of a batch.
+struct Outcome<E> {
+    delivered: Vec<Uuid>,
+    parked: Vec<Uuid>,
+    /// Why the rest was not tried.
+    failed: Option<E>,
+}
+
+/// In order, each alone. Ends at the first failure that says nothing about its row.
+async fn one_by_one<F, D, E>(
+    rows: Vec<OutboxRow>,
+    deliver: &F,
+    rejects: fn(&E) -> bool,
+) -> Outcome<E>
+where
+    F: Fn(Vec<OutboxRow>) -> D,
+    D: Future<Output = Result<(), E>>,
+    E: std::error::Error + 'static,
+{
+    let mut outcome = Outcome { delivered: Vec::new(), parked: Vec::new(), failed: None };
+    for row in rows {
+        let (id, topic, tenant) = (row.id, row.topic.clone(), row.tenant);
+        match deliver(vec![row]).await {
+            Ok(()) => outcome.delivered.push(id),
+            Err(error) if rejects(&error) => {
+                let cause: &dyn std::error::Error = &error;
+                tracing::error!(fact = %id, %topic, %tenant, error = cause,
+                    "a fact was rejected by its receiver and is parked");
+                outcome.parked.push(id);
+            }
+            Err(error) => {
+                outcome.failed = Some(error);
+                break;
+            }
+        }
+    }
+    outcome
 }
 
 /// Removes rows delivered more than `older_than` ago. Returns how many.

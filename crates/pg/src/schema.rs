@@ -16,6 +16,7 @@ pub(crate) struct Statements {
     pub insert_fact: &'static str,
     pub take_undelivered: &'static str,
     pub mark_delivered: &'static str,
+    pub mark_parked: &'static str,
     pub count_undelivered: &'static str,
     pub forget_delivered: &'static str,
 }
@@ -40,7 +41,7 @@ macro_rules! statements {
                 "SELECT tenant_id, id, topic, payload, trace_context FROM ",
                 $schema,
                 ".outbox ",
-                "WHERE delivered_at IS NULL AND topic = ANY ($1) ",
+                "WHERE delivered_at IS NULL AND parked_at IS NULL AND topic = ANY ($1) ",
                 "AND xid < pg_snapshot_xmin(pg_current_snapshot()) ",
                 "ORDER BY xid, position LIMIT $2 FOR UPDATE SKIP LOCKED"
             ),
@@ -50,10 +51,16 @@ macro_rules! statements {
                 ".outbox SET delivered_at = now() ",
                 "WHERE id = ANY ($1) AND delivered_at IS NULL"
             ),
+            mark_parked: concat!(
+                "UPDATE ",
+                $schema,
+                ".outbox SET parked_at = now() ",
+                "WHERE id = ANY ($1) AND delivered_at IS NULL"
+            ),
             count_undelivered: concat!(
                 "SELECT count(*) FROM ",
                 $schema,
-                ".outbox WHERE delivered_at IS NULL AND topic = ANY ($1)"
+                ".outbox WHERE delivered_at IS NULL AND parked_at IS NULL AND topic = ANY ($1)"
             ),
             forget_delivered: concat!(
                 "DELETE FROM ",

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use api::internal::{DeliverFacts, Fact};
+use api::{
+    Code,
+    internal::{DeliverFacts, Fact},
+};
 use pg::outbox::{OutboxRow, Relay, RelayError};
 
 use crate::{Platform, RoleName, Worker};
@@ -72,7 +75,19 @@ async fn relay_once(
     relay: &Relay,
     receiver: RoleName,
 ) -> Result<usize, RelayError<DeliveryError>> {
-    relay.run_once(async |rows| deliver(platform, receiver, rows).await).await
+    relay.run_parking(|rows| deliver(platform, receiver, rows), rejects).await
+}
+
+/// Whether the receiver spoke about the facts themselves. What it says about who asks or where (401, 403,
+/// 404) is a mistake in our set-up: the facts are good and wait until it is mended.
+fn rejects(error: &DeliveryError) -> bool {
+    match error {
+        DeliveryError::Malformed(_) => true,
+        DeliveryError::Refused(error) => matches!(
+            error.code(),
+            Some(Code::BadRequest | Code::Validation | Code::Conflict | Code::PayloadTooLarge)
+        ),
+    }
 }
 
 async fn deliver(

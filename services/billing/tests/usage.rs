@@ -124,10 +124,34 @@ async fn facts_cannot_be_changed_and_are_not_seen_without_a_context() {
 }
 
 #[tokio::test]
-async fn a_quantity_no_column_holds_is_refused_whole() {
+async fn a_quantity_no_column_holds_counts_as_the_most_it_holds_and_stops_nobody() {
     let app = app().await;
-    let tenant = app.tenant();
-    let huge = fact(&app, tenant, "snapshots", u64::MAX, app.now());
-    let refused = deliver(&app, &[huge]).await.unwrap_err();
-    assert_eq!(refused.code(), Some(Code::Validation));
+    let (tenant, other) = (app.tenant(), app.tenant());
+    let at = app.now();
+    app.advance(Duration::from_secs(1));
+    let facts = [
+        fact(&app, tenant, "source_bytes", u64::MAX, at),
+        fact(&app, tenant, "source_bytes", 1 << 63, at),
+        fact(&app, other, "source_bytes", 7, at),
+    ];
+    deliver(&app, &facts).await.unwrap();
+    let most = i64::MAX.unsigned_abs();
+    let reader = app.user(tenant, Role::BillingViewer);
+    assert_eq!(
+        lines(&usage(&reader, tenant, "").await.unwrap()),
+        [("source_bytes", 2, most)],
+        "the sum does not overflow either"
+    );
+    let reader = app.user(other, Role::BillingViewer);
+    assert_eq!(lines(&usage(&reader, other, "").await.unwrap()), [("source_bytes", 1, 7)]);
+}
+
+#[tokio::test]
+async fn a_fact_without_a_meters_name_is_refused_as_wrong_and_not_as_our_fault() {
+    let app = app().await;
+    for name in ["", "Source Bytes", &"x".repeat(41)] {
+        let nameless = fact(&app, app.tenant(), name, 1, app.now());
+        let refused = deliver(&app, &[nameless]).await.unwrap_err();
+        assert_eq!(refused.code(), Some(Code::Validation), "{name:?}: the relay parks it");
+    }
 }

@@ -10,6 +10,7 @@ pub mod error;
 mod objects;
 pub mod packs;
 mod restores;
+mod round;
 pub mod sessions;
 pub mod snapshots;
 pub mod state;
@@ -48,6 +49,7 @@ pub fn role_of(app: &Arc<Catalog>) -> Role {
     let platform = app.platform();
     Role::new(RoleName::Catalog)
         .public(router(app.clone()))
+        .internal(workloads::http::internal(app.clone()))
         .workers(runtime::relay_workers(platform))
         .workers(workers(app))
         .ready_when(Check::database(&app.db))

@@ -1,6 +1,6 @@
 //! Facts leave at least once, in order, and none is skipped.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, io::ErrorKind};
 
 use pg::{
     Db, Schema, TenantTx,
@@ -152,4 +152,73 @@ async fn delivered_rows_are_forgotten_and_waiting_ones_never() {
     let gone = pg::outbox::forget_delivered(&db, std::time::Duration::ZERO).await.unwrap();
     assert_eq!(gone, 1);
     assert_eq!(next_batch(&relay).await, [2]);
+}
+
+/// What a receiver says in these tests: `InvalidData` about a fact, anything else about itself.
+type Answer = Result<(), ErrorKind>;
+
+/// Runs parking rounds until nothing waits or the receiver is down. Gives what was taken, in order.
+async fn park(relay: &Relay, answer: fn(u64) -> Answer) -> Vec<u64> {
+    let taken = std::sync::Mutex::new(Vec::new());
+    let deliver = |rows: Vec<OutboxRow>| {
+        let judged = numbers(&rows).into_iter().try_for_each(answer);
+        if judged.is_ok() {
+            taken.lock().unwrap().extend(numbers(&rows));
+        }
+        std::future::ready(judged.map_err(std::io::Error::from))
+    };
+    for _ in 0..2_000 {
+        let result = relay
+            .run_parking(&deliver, |error: &std::io::Error| error.kind() == ErrorKind::InvalidData)
+            .await;
+        if result.is_err() || relay.backlog().await.unwrap() == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    taken.into_inner().unwrap()
+}
+
+#[tokio::test]
+async fn a_fact_its_receiver_rejects_is_parked_and_the_others_go_on() {
+    let database = TestDb::create().await.unwrap();
+    let db = database.role(Schema::Billing).await.unwrap();
+    let relay = Relay::new(db.clone(), &[TOPIC]);
+    for n in 0..5 {
+        publish(&db, n).await;
+    }
+    let taken = park(&relay, |n| if n == 2 { Err(ErrorKind::InvalidData) } else { Ok(()) }).await;
+    assert_eq!(taken, [0, 1, 3, 4]);
+    assert_eq!(relay.backlog().await.unwrap(), 0, "a parked fact does not wait");
+    let mut superuser = database.superuser().await.unwrap();
+    let parked: Vec<i32> = sqlx::query_scalar(
+        "SELECT (payload->>'n')::int FROM billing.outbox WHERE parked_at IS NOT NULL AND delivered_at IS NULL",
+    )
+    .fetch_all(&mut superuser)
+    .await
+    .unwrap();
+    assert_eq!(parked, [2]);
+    pg::outbox::forget_delivered(&db, std::time::Duration::ZERO).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM billing.outbox")
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    assert_eq!(left, 1, "what is parked is kept for a person to look at");
+}
+
+#[tokio::test]
+async fn a_receiver_that_goes_down_half_way_loses_and_parks_nothing_it_did_not_judge() {
+    let database = TestDb::create().await.unwrap();
+    let db = database.role(Schema::Billing).await.unwrap();
+    let relay = Relay::new(db.clone(), &[TOPIC]);
+    for n in 0..4 {
+        publish(&db, n).await;
+    }
+    let answer = |n| match n {
+        1 => Err(ErrorKind::InvalidData),
+        2 => Err(ErrorKind::ConnectionRefused),
+        _ => Ok(()),
+    };
+    assert_eq!(park(&relay, answer).await, [0]);
+    assert_eq!(next_batch(&relay).await, [2, 3]);
 }

@@ -22,7 +22,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Period => Problem::validation("from", "must be before until").into(),
-            Error::Quantity => Problem::new(Code::Validation).detail(error.to_string()).into(),
+            Error::Meter => Problem::new(Code::Validation).detail(error.to_string()).into(),
             Error::Database(error) => error.into(),
         }
     }

@@ -36,7 +36,7 @@ pub(super) async fn list_usage(
     until: Timestamp,
 ) -> Result<Vec<UsageLine>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT meter, count(*) AS "events!", sum(quantity)::bigint AS "quantity!"
+        r#"SELECT meter, count(*) AS "events!", LEAST(sum(quantity), 9223372036854775807)::bigint AS "quantity!"
            FROM billing.meter_events
            WHERE tenant_id = $1 AND occurred_at >= $2 AND occurred_at < $3
            GROUP BY meter ORDER BY meter"#,

@@ -6,7 +6,7 @@ use pg::TenantTx;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Rows of packs nothing may need any more, locked; rows somebody else holds are left for the next time.
+/// Rows of packs nothing seems to need any more, locked; those in use must not fill the batch. Rows somebody else holds are left for the next time.
 pub async fn lock_condemnable(
     tx: &mut TenantTx,
     vault: VaultId,
@@ -16,6 +16,11 @@ pub async fn lock_condemnable(
         "SELECT id FROM catalog.packs p WHERE tenant_id = $1 AND vault_id = $2 AND state IN ('uploaded', 'live')
            AND NOT EXISTS (SELECT FROM catalog.sessions s WHERE s.tenant_id = p.tenant_id AND s.vault_id = p.vault_id
                            AND s.state = 'open' AND p.state = 'uploaded')
+           AND NOT EXISTS (
+               SELECT FROM catalog.snapshot_packs r
+               JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
+                    AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq) AND s.state = 'committed'
+               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id)
          ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
         tx.tenant().uuid(),
         vault.uuid(),

@@ -40,6 +40,10 @@ use store::{NewPack, PackRow};
 pub const MAX_PER_CALL: usize = 64;
 /// Largest object.
 pub const MAX_LENGTH: u64 = 80 << 20;
+/// Largest manifest: a commit holds a chain of them in memory.
+pub const MAX_MANIFEST: u64 = 16 << 20;
+/// Longest version id we keep.
+const MAX_VERSION: usize = 1_024;
 /// Calls to the store at once, per request.
 const PARALLEL: usize = 16;
 /// Lock extensions between two writes of their dates.
@@ -70,6 +74,9 @@ fn read(at: usize, pack: &AllocatePack) -> Result<Asked, Error> {
     let md5 = BASE64.decode(&pack.md5).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     if pack.length == 0 || pack.length > MAX_LENGTH {
         return Err(wrong("length", "1 byte to 80 MiB"));
+    }
+    if pack.kind == PackKind::Manifest && pack.length > MAX_MANIFEST {
+        return Err(wrong("length", "a manifest has at most 16 MiB"));
     }
     if i64::try_from(pack.seq).is_err() {
         return Err(wrong("seq", "below 2^63"));
@@ -159,8 +166,10 @@ async fn insert_missing(
 }
 
 fn check_same(row: &PackRow, asked: &Asked) -> Result<(), Error> {
-    let same =
-        row.sha256[..] == asked.sha256 && row.kind() == asked.kind && row.length() == asked.length;
+    let same = row.sha256[..] == asked.sha256
+        && row.md5[..] == asked.md5
+        && row.kind() == asked.kind
+        && row.length() == asked.length;
     if same {
         Ok(())
     } else {
@@ -224,7 +233,8 @@ async fn grant(app: &Catalog, cx: &Cx, row: &PackRow) -> Result<UploadGrant, Err
 /// not confirmed.
 ///
 /// # Errors
-/// `pack_not_confirmed` with the field of each that is not; `not_found`, `fenced`, `session_ended`.
+/// `pack_not_confirmed` with the field of each that is not, `pack_unusable` when that will never change;
+/// `validation`, `not_found`, `fenced`, `session_ended`.
 pub async fn confirm(
     app: &Catalog,
     cx: &Cx,
@@ -233,6 +243,11 @@ pub async fn confirm(
     body: &ConfirmPacks,
 ) -> Result<ConfirmedPacks, Error> {
     check_count(body.packs.len())?;
+    let versions = body.packs.iter().map(|pack| pack.version_id.as_deref());
+    if let Some(at) = versions.into_iter().position(|version| !version.is_none_or(is_version)) {
+        let field = format!("packs/{at}/version_id");
+        return Err(Error::field(field, format!("1 to {MAX_VERSION} printable characters")));
+    }
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
     let own = find_own(&mut tx, permit, session).await?;
     check_open(&own, body.fence)?;
@@ -246,6 +261,11 @@ pub async fn confirm(
     let heads: Vec<_> = asked.iter().map(|(pack, row)| head(app, pack, row).boxed()).collect();
     let heads: Vec<_> = futures::stream::iter(heads).buffered(PARALLEL).collect().await;
     record(app, cx, permit, session, body.fence, &asked, heads).await
+}
+
+/// It becomes part of a URL, and of a manifest.
+fn is_version(text: &str) -> bool {
+    (1..=MAX_VERSION).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// What the store said about one pack: the facts to record, or why not.
@@ -294,12 +314,25 @@ async fn record(
     if let Some(error) = unreachable {
         return Err(error);
     }
+    check_usable(&ids, &now)?;
     if !problem.fields.is_empty() {
         return Err(Error::Refused(Box::new(problem)));
     }
     let facts = |id: Uuid| now.iter().find(|row| row.id == id).map(PackRow::facts);
     let packs: Option<Vec<PackFacts>> = ids.into_iter().map(facts).collect();
     Ok(ConfirmedPacks { packs: packs.ok_or_else(Error::not_found)? })
+}
+
+/// None given up, lost or on its way out: asking again will not help for those.
+fn check_usable(ids: &[Uuid], rows: &[PackRow]) -> Result<(), Error> {
+    let mut problem = Problem::new(Code::PackUnusable);
+    for (at, id) in ids.iter().enumerate() {
+        let state = rows.iter().find(|row| row.id == *id).map(PackRow::state);
+        if state.is_some_and(|s| s != PackState::Allocated && !state::may_be_referenced(s)) {
+            problem = problem.field(format!("packs/{at}"), "seal it again under another number");
+        }
+    }
+    if problem.fields.is_empty() { Ok(()) } else { Err(Error::Refused(Box::new(problem))) }
 }
 
 /// Exactly this object, under a COMPLIANCE lock that lasts as long as was granted? Gives version and lock.

@@ -148,6 +148,35 @@ pub async fn list_adoptable(
     .await?)
 }
 
+/// Live packs of the vault that the snapshot at this place of the chain does not need, newest first. A commit
+/// may name them like any other; it looks at each again.
+pub async fn list_known(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    besides: Option<(domain::WorkloadId, i64)>,
+    limit: i64,
+) -> Result<Vec<PackRow>, pg::Error> {
+    Ok(sqlx::query_as!(
+        PackRow,
+        r#"SELECT p.id, p.vault_id, p.session_id, p.seq, p.kind, p.state, p.sha256, p.md5, p.length, p.object_key,
+                  p.granted_lock_until, p.version_id, p.lock_until
+           FROM catalog.packs p
+           WHERE p.tenant_id = $1 AND p.vault_id = $2 AND p.state = 'live' AND p.kind <> 'manifest'
+             AND NOT EXISTS (
+               SELECT FROM catalog.snapshot_packs r
+               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id AND r.workload_id = $3::uuid
+                 AND r.first_seq <= $4::bigint AND (r.last_seq IS NULL OR r.last_seq >= $4))
+           ORDER BY p.id DESC LIMIT $5"#,
+        tx.tenant().uuid(),
+        vault.uuid(),
+        besides.map(|(workload, _)| workload.uuid()),
+        besides.map(|(_, seq)| seq),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
 pub async fn insert(
     tx: &mut TenantTx,
     session: &SessionRow,

@@ -66,8 +66,31 @@ struct Decided<'a> {
 /// Commits the session; idempotent.
 ///
 /// # Errors
-/// `fenced`, `session_ended`, `pack_not_confirmed`, `manifest_rejected`, `pack_unusable`, `store_unavailable`.
+/// `validation`, `fenced`, `session_ended`, `pack_not_confirmed`, `manifest_rejected`, `pack_unusable`, `store_unavailable`.
 pub async fn commit(
+    app: &Catalog,
+    cx: &Cx,
+    permit: &Permit<SessionWrite>,
+    id: SessionId,
+    body: &CommitSession,
+) -> Result<CommitReply, Error> {
+    super::bounds::check(body)?;
+    match make(app, cx, permit, id, body).await {
+        // Ended since we looked: by the same commit sent twice, its answer is that commit's.
+        Err(error) if error.code() == Code::SessionEnded => {
+            let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
+            let session = super::find_own(&mut tx, permit, id).await?;
+            if session.state == "committed" {
+                replay(&mut tx, &session, body).await
+            } else {
+                Err(error)
+            }
+        }
+        other => other,
+    }
+}
+
+async fn make(
     app: &Catalog,
     cx: &Cx,
     permit: &Permit<SessionWrite>,
@@ -81,8 +104,10 @@ pub async fn commit(
     }
     let gathered = gather(app, &mut tx, session, body).await?;
     drop(tx);
+    let turn = app.manifests.turn().await?;
     let signed = read_back(app, &gathered).await?;
     let needs = derive(app, permit, &gathered, &signed).await?;
+    drop(turn);
     let now = cx.now();
     let protection = retention::protect(&app.retention, gathered.last_commit, now);
     cover(app, permit, &gathered, &needs, &protection).await?;

@@ -132,7 +132,7 @@ pub async fn insert_references(
 #[derive(Debug, Clone)]
 pub struct Coverage {
     pub packs: i64,
-    /// Not live, or locked for less than promised.
+    /// Not live, or not known to be locked for as long as promised.
     pub unfit: i64,
     pub earliest: Option<OffsetDateTime>,
 }
@@ -145,7 +145,7 @@ pub async fn count_coverage(
     Ok(sqlx::query_as!(
         Coverage,
         r#"SELECT count(*) AS "packs!", min(p.lock_until) AS earliest,
-                  count(*) FILTER (WHERE p.state <> 'live' OR p.lock_until < $3) AS "unfit!"
+                  count(*) FILTER (WHERE p.state <> 'live' OR p.lock_until IS NULL OR p.lock_until < $3) AS "unfit!"
            FROM catalog.snapshot_packs r JOIN catalog.packs p ON p.tenant_id = r.tenant_id AND p.id = r.pack_id
            WHERE r.tenant_id = $1 AND r.workload_id = $2 AND r.last_seq IS NULL"#,
         tx.tenant().uuid(),

@@ -14,6 +14,7 @@ use super::job_store as sql;
 use crate::{
     error::Error,
     packs::{self, locks},
+    round::Round,
     state::Catalog,
 };
 
@@ -35,10 +36,11 @@ pub async fn expire_round(app: &Catalog) -> Result<bool, Error> {
     let silence = i64::try_from(SILENCE.as_secs()).unwrap_or(i64::MAX);
     let due = sql::list_due(&mut tx, served - silence, now - LONGEST).await?;
     tx.commit_operational(OperationalReason::JobState).await?;
+    let mut round = Round::default();
     for (tenant, session) in &due {
-        expire(app, *tenant, *session, served - silence, now).await?;
+        round.note("session", expire(app, *tenant, *session, served - silence, now).await);
     }
-    Ok(!due.is_empty())
+    round.end(!due.is_empty())
 }
 
 async fn expire(
@@ -69,20 +71,28 @@ pub async fn steward_round(app: &Catalog) -> Result<bool, Error> {
     let mut tx = SystemTx::begin(&app.db, SystemReason::LockSteward).await?;
     let short = sql::list_short(&mut tx, until).await?;
     drop(tx);
+    let mut round = Round::default();
     for (tenant, ids) in &short {
-        let scope = crate::reconciler_scope(*tenant);
-        let mut tx = TenantTx::begin(&app.db, scope).await?;
-        let rows = sql::find_uploaded(&mut tx, ids).await?;
-        drop(tx);
-        let (extended, failed) = packs::extend(app, &rows, until).await;
-        let mut tx = TenantTx::begin(&app.db, scope).await?;
-        packs::store::set_locks(&mut tx, &extended).await?;
-        tx.commit_operational(OperationalReason::PackBookkeeping).await?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        round.note("locks of a tenant", steward(app, *tenant, ids, until).await);
     }
-    Ok(!short.is_empty())
+    round.end(!short.is_empty())
+}
+
+async fn steward(
+    app: &Catalog,
+    tenant: TenantId,
+    ids: &[uuid::Uuid],
+    until: Timestamp,
+) -> Result<(), Error> {
+    let scope = crate::reconciler_scope(tenant);
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    let rows = sql::find_uploaded(&mut tx, ids).await?;
+    drop(tx);
+    let (extended, failed) = packs::extend(app, &rows, until).await;
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    packs::store::set_locks(&mut tx, &extended).await?;
+    tx.commit_operational(OperationalReason::PackBookkeeping).await?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Gives up rows whose upload grant ended a day ago without a confirmation.
@@ -94,12 +104,17 @@ pub async fn abandon_round(app: &Catalog) -> Result<bool, Error> {
     let mut tx = SystemTx::begin(&app.db, SystemReason::PackReaper).await?;
     let tenants = sql::list_abandonable(&mut tx, before).await?;
     drop(tx);
+    let mut round = Round::default();
     for tenant in &tenants {
-        let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(*tenant)).await?;
-        sql::set_abandoned(&mut tx, before).await?;
-        tx.commit_operational(OperationalReason::PackBookkeeping).await?;
+        round.note("grants of a tenant", abandon(app, *tenant, before).await);
     }
-    Ok(false)
+    round.end(false)
+}
+
+async fn abandon(app: &Catalog, tenant: TenantId, before: Timestamp) -> Result<(), Error> {
+    let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
+    sql::set_abandoned(&mut tx, before).await?;
+    Ok(tx.commit_operational(OperationalReason::PackBookkeeping).await?)
 }
 
 /// Ids grouped by tenant, as a system query gives them in tenant order.

@@ -3,6 +3,7 @@
 //! Invariants: at most one session of a workload is open; whoever carries an older fence is told so and
 //! changes nothing; an ended session never opens again, but what it uploaded is adopted by the next.
 
+mod bounds;
 pub mod commit;
 pub mod commit_store;
 mod facts;
@@ -33,6 +34,8 @@ pub use store::{End, NewSession, SessionRow};
 
 /// How often an agent says that it is still there.
 pub const HEARTBEAT_S: u32 = 60;
+/// Packs outside the parent that a session is told about.
+const MAX_KNOWN: i64 = 10_000;
 
 /// The agent behind the permit. Only agents hold one for sessions.
 pub fn agent_of<A: authz::Action>(permit: &Permit<A>) -> Result<AgentId, Error> {
@@ -99,6 +102,8 @@ pub async fn open(
         parent: parent.as_ref().map(snapshots::store::SnapshotRow::id),
     };
     store::insert(&mut tx, &new, now).await?;
+    let built_on = parent.as_ref().map(|row| (body.workload_id, row.seq));
+    let known = packs::store::list_known(&mut tx, vault, built_on, MAX_KNOWN).await?;
     let parent = match parent {
         Some(row) => Some(source(&mut tx, &row).await?),
         None => None,
@@ -117,13 +122,14 @@ pub async fn open(
         key_epoch: core.key_epoch.cast_unsigned(),
         parent,
         adopted: adopted.iter().map(packs::store::PackRow::facts).collect(),
+        known: known.iter().map(packs::store::PackRow::facts).collect(),
         heartbeat_interval_s: HEARTBEAT_S,
     })
 }
 
-/// A lease whose run was handed to somebody later is worth nothing.
+/// A lease of a workload that was handed to somebody later is worth nothing, whatever run it was for.
 async fn check_epoch(tx: &mut TenantTx, lease: &Lease) -> Result<(), Error> {
-    let highest = store::highest_lease_epoch(tx, lease.workload, lease.run).await?;
+    let highest = store::highest_lease_epoch(tx, lease.workload).await?;
     if highest.is_some_and(|seen| seen.cast_unsigned() > lease.epoch) {
         return Err(Error::refused(Code::LeaseLost));
     }
@@ -220,7 +226,10 @@ pub async fn abort(
         return Ok(());
     }
     check_open(&session, fence)?;
-    store::set_ended(&mut tx, id, End::AbortedByAgent, cx.now()).await?;
+    if !store::set_ended(&mut tx, id, End::AbortedByAgent, cx.now()).await? {
+        // A commit, a takeover or the reconciler was faster.
+        return Err(Error::refused(Code::SessionEnded));
+    }
     Ok(tx.commit_operational(OperationalReason::SessionBookkeeping).await?)
 }
 

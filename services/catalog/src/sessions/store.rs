@@ -86,17 +86,15 @@ pub async fn lock(tx: &mut TenantTx, id: SessionId) -> Result<Option<SessionRow>
     .await?)
 }
 
-/// The highest lease epoch any session of this run was opened with.
+/// The highest lease epoch any session of the workload was opened with.
 pub async fn highest_lease_epoch(
     tx: &mut TenantTx,
     workload: WorkloadId,
-    run: RunId,
 ) -> Result<Option<i64>, pg::Error> {
     Ok(sqlx::query_scalar!(
-        "SELECT max(lease_epoch) FROM catalog.sessions WHERE tenant_id = $1 AND workload_id = $2 AND run_id = $3",
+        "SELECT max(lease_epoch) FROM catalog.sessions WHERE tenant_id = $1 AND workload_id = $2",
         tx.tenant().uuid(),
         workload.uuid(),
-        run.uuid(),
     )
     .fetch_one(tx.conn())
     .await?)

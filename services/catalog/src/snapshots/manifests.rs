@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Mutex, sync::PoisonError};
 
 use api::problem::Code;
 use domain::PackId;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use vault::{id::Sha256, manifest::SignedManifest};
 
 use crate::{error::Error, packs::store::PackRow, state::Catalog};
@@ -22,11 +23,30 @@ struct Shelf {
     kept: BTreeMap<PackId, (u64, SignedManifest)>,
 }
 
+/// Commits that read manifests at once: a chain of large ones takes memory.
+const TURNS: usize = 4;
+
 /// A bounded shelf; the least recently used goes first.
-#[derive(Default)]
-pub struct Manifests(Mutex<Shelf>);
+pub struct Manifests {
+    shelf: Mutex<Shelf>,
+    turns: Semaphore,
+}
+
+impl Default for Manifests {
+    fn default() -> Self {
+        Self { shelf: Mutex::default(), turns: Semaphore::new(TURNS) }
+    }
+}
 
 impl Manifests {
+    /// Waits for its turn to read the manifests of one commit.
+    ///
+    /// # Errors
+    /// Never while the role serves.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.turns.acquire().await.map_err(|e| Error::broken("no turn to read manifests", e))
+    }
+
     /// The manifest of this row: by version id, with the hash the row says.
     ///
     /// # Errors
@@ -53,7 +73,7 @@ impl Manifests {
     }
 
     fn find(&self, id: PackId) -> Option<SignedManifest> {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         shelf.clock += 1;
         let now = shelf.clock;
         let (used, manifest) = shelf.kept.get_mut(&id)?;
@@ -62,7 +82,7 @@ impl Manifests {
     }
 
     fn keep(&self, manifest: &SignedManifest) {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         shelf.clock += 1;
         let now = shelf.clock;
         shelf.kept.insert(manifest.id, (now, manifest.clone()));

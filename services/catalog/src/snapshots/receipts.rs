@@ -1,12 +1,17 @@
 //! Receipts: signed in the commit's transaction, written into the bucket, locked, right after it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use domain::{SnapshotId, TenantId, Timestamp};
 use pg::{OperationalReason, SystemReason, SystemTx, TenantTx};
 use vault::{layout, receipt::Receipt, store::StoreError};
 
 use super::store;
-use crate::{error::Error, packs::locks, sessions::commit_store, state::Catalog};
+use crate::{error::Error, packs::locks, round::Round, sessions::commit_store, state::Catalog};
+
+/// Lock of a receipt whose own is over before it reaches the bucket.
+const LATE: Duration = Duration::from_secs(86_400);
 
 /// Signs and keeps the receipt in the transaction of its snapshot. Gives its bytes.
 pub async fn write(
@@ -27,10 +32,11 @@ pub async fn round(app: &Catalog) -> Result<bool, Error> {
     let mut tx = SystemTx::begin(&app.db, SystemReason::LockSteward).await?;
     let waiting = store::list_unstored_receipts(&mut tx).await?;
     drop(tx);
+    let mut round = Round::default();
     for (tenant, snapshot) in &waiting {
-        put(app, *tenant, *snapshot).await?;
+        round.note("receipt", put(app, *tenant, *snapshot).await);
     }
-    Ok(!waiting.is_empty())
+    round.end(!waiting.is_empty())
 }
 
 async fn put(app: &Catalog, tenant: TenantId, snapshot: SnapshotId) -> Result<(), Error> {
@@ -39,7 +45,9 @@ async fn put(app: &Catalog, tenant: TenantId, snapshot: SnapshotId) -> Result<()
     let found = store::find_unstored_receipt(&mut tx, snapshot).await?;
     drop(tx);
     let Some(row) = found else { return Ok(()) };
-    let (key, until) = (row.object_key, Timestamp::from(row.lock_until));
+    // A store takes no lock that is over; a receipt that late is still proof for a day.
+    let until = Timestamp::from(row.lock_until).max(app.clock.now() + LATE);
+    let key = row.object_key;
     let version = match app.store.put_locked(&key, Bytes::from(row.receipt), until).await {
         Ok(version) => version,
         // An earlier answer was lost; what is there was written by this very function.

@@ -8,7 +8,7 @@ use pg::{OperationalReason, Scope, SystemReason, SystemTx, TenantTx};
 use vault::{keys::RecipientKind, layout};
 
 use super::store;
-use crate::{error::Error, state::Catalog};
+use crate::{error::Error, round::Round, state::Catalog};
 
 /// Writes a vault's missing key objects, each recorded as it is done.
 pub async fn store_keys(app: &Catalog, scope: Scope, id: VaultId) -> Result<(), Error> {
@@ -83,8 +83,10 @@ pub async fn round(app: &Catalog) -> Result<bool, Error> {
     let mut tx = SystemTx::begin(&app.db, SystemReason::LockSteward).await?;
     let waiting = store::list_unstored(&mut tx).await?;
     drop(tx);
+    let mut round = Round::default();
     for (tenant, vault) in &waiting {
-        store_keys(app, crate::reconciler_scope(*tenant), *vault).await?;
+        let stored = store_keys(app, crate::reconciler_scope(*tenant), *vault).await;
+        round.note("keys of a vault", stored);
     }
-    Ok(!waiting.is_empty())
+    round.end(!waiting.is_empty())
 }

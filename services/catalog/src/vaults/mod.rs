@@ -37,6 +37,9 @@ use crate::{
 };
 use store::{NewVault, VaultRow};
 
+/// The epoch every vault starts with.
+const FIRST_EPOCH: u32 = 1;
+
 /// A request, read and checked; what will be written.
 struct Checked {
     descriptor: Vec<u8>,
@@ -230,29 +233,47 @@ fn check_recipients(
 ) -> Result<bool, Error> {
     let wrong = |why: &str| Err(Error::field("wraps", why));
     let to = |kind| wraps.iter().filter(move |(wrap, _)| wrap.recipient.kind == kind);
-    let own = keys::Recipient::agent(member.agent, member.hpke_key);
-    if !to(keys::RecipientKind::Agent).any(|(wrap, _)| wrap.recipient == own) {
-        return wrong("none for this agent's enrolled key");
+    if wraps.iter().any(|(wrap, _)| wrap.epoch != FIRST_EPOCH) {
+        return wrong("a new vault has epoch 1 and no other");
     }
-    let platform = app.wrapper.recipient();
-    let mut to_platform = to(keys::RecipientKind::Platform).peekable();
-    match mode {
-        KeyMode::Managed if to_platform.peek().is_none() => {
-            return wrong("none for the platform's key");
-        }
-        KeyMode::CustomerHeld if to_platform.peek().is_some() => {
+    let own = keys::Recipient::agent(member.agent, member.hpke_key);
+    let to_agents: Vec<_> = to(keys::RecipientKind::Agent).collect();
+    if !matches!(to_agents[..], [(wrap, _)] if wrap.recipient == own) {
+        return wrong("exactly one for this agent's enrolled key, none for another agent");
+    }
+    let to_platform: Vec<_> = to(keys::RecipientKind::Platform).map(|(wrap, _)| wrap).collect();
+    match (mode, &to_platform[..]) {
+        (KeyMode::Managed, [wrap]) => check_platform_wrap(app, wrap)?,
+        (KeyMode::Managed, _) => return wrong("exactly one for the platform's key"),
+        (KeyMode::CustomerHeld, []) => {}
+        (KeyMode::CustomerHeld, _) => {
             return wrong("a customer-held vault has none for the platform");
         }
-        KeyMode::Managed | KeyMode::CustomerHeld => {}
     }
-    if to_platform.any(|(wrap, _)| wrap.recipient != platform) {
-        return wrong("one for another platform's key");
+    let roots = to(keys::RecipientKind::Root).count();
+    if roots > 1 {
+        return wrong("at most one for a kit's root key");
     }
-    let has_kit = to(keys::RecipientKind::Root).next().is_some();
+    let has_kit = roots == 1;
     if mode == KeyMode::CustomerHeld && !has_kit {
         return wrong("a customer-held vault needs one for a kit's root key");
     }
     Ok(has_kit)
+}
+
+/// Opened on the spot: a managed vault that the platform cannot open would only be noticed when somebody
+/// needs it.
+fn check_platform_wrap(app: &Catalog, wrap: &Wrap) -> Result<(), Error> {
+    if wrap.recipient != app.wrapper.recipient() {
+        return Err(Error::field("wraps", "one for another platform's key"));
+    }
+    match app.wrapper.unwrap_keys(std::slice::from_ref(wrap)) {
+        Ok(_) => Ok(()),
+        Err(why) => {
+            tracing::warn!(error = %why, "a vault's wrap for the platform does not open");
+            Err(Error::field("wraps", "the one for the platform's key does not open"))
+        }
+    }
 }
 
 /// A roster the customer's kit signed. Its key is pinned by being the first one seen for the vault.

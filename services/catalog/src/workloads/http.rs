@@ -5,11 +5,12 @@ use std::sync::Arc;
 use api::{
     catalog::Workload,
     page::{Page, PageQuery},
+    problem::Code,
 };
-use authz::actions::WorkloadRead;
-use axum::extract::State;
+use authz::{Scope, ScopeReason, actions::WorkloadRead};
+use axum::{extract::State, routing};
 use domain::{TenantId, WorkloadId};
-use runtime::{Json, Path, Permit, Query, Reply};
+use runtime::{Caller, Json, Path, Permit, Query, Reply, RoleName};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::state::Catalog;
@@ -17,6 +18,26 @@ use crate::state::Catalog;
 /// Routes of this slice.
 pub fn router() -> OpenApiRouter<Arc<Catalog>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get))
+}
+
+/// What other roles ask.
+pub fn internal(app: Arc<Catalog>) -> axum::Router {
+    let path = "/internal/v1/catalog/tenants/{tenant_id}/workloads/{workload_id}";
+    axum::Router::new().route(path, routing::get(find)).with_state(app)
+}
+
+/// The scheduler asks before the first run of a workload.
+async fn find(
+    State(app): State<Arc<Catalog>>,
+    Caller(caller): Caller,
+    path: Path<(TenantId, WorkloadId)>,
+) -> Reply<Json<Workload>> {
+    if caller != RoleName::Scheduler {
+        return Err(Code::Forbidden.into());
+    }
+    let Path((tenant, id)) = path;
+    let scope = Scope::without_permit(tenant, ScopeReason::ServiceCall);
+    Ok(Json(super::find(&app, scope, None, id).await?))
 }
 
 /// Lists workloads; an agent sees its own.

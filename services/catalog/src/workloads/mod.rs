@@ -7,7 +7,7 @@ use api::{
     catalog::Workload,
     page::{Page, PageQuery},
 };
-use authz::{Permit, actions::WorkloadRead};
+use authz::{Permit, Scope, actions::WorkloadRead};
 use domain::{AgentId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId};
 use pg::TenantTx;
 
@@ -63,8 +63,21 @@ pub async fn get(
     permit: &Permit<WorkloadRead>,
     id: WorkloadId,
 ) -> Result<Workload, Error> {
-    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
-    let rows = store::list(&mut tx, permit.actor().agent_id(), Some(id), None, 1).await?;
+    find(app, permit.scope(), permit.actor().agent_id(), id).await
+}
+
+/// The workload; of this agent only, when one asks.
+///
+/// # Errors
+/// `not_found`.
+pub async fn find(
+    app: &Catalog,
+    scope: Scope,
+    agent: Option<AgentId>,
+    id: WorkloadId,
+) -> Result<Workload, Error> {
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    let rows = store::list(&mut tx, agent, Some(id), None, 1).await?;
     let row = rows.into_iter().next().ok_or_else(Error::not_found)?;
-    Ok(into_dto(permit.tenant(), row))
+    Ok(into_dto(scope.tenant(), row))
 }

@@ -146,3 +146,31 @@ async fn a_refused_delete_is_retained_and_tried_again_at_its_date() {
         finish_delete(&world.catalog, agent.scope(), &warrants[0]).await.expect("an outcome");
     assert_eq!(outcome, Deletion::Deleted);
 }
+
+#[tokio::test]
+async fn packs_in_use_do_not_keep_an_unneeded_one_from_being_condemned() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    world.backup(&agent, &mut Vec::new(), 1, &[]).await;
+    // More than a batch of packs in use, and all of them before the one nothing needs.
+    world
+        .execute(
+            "WITH made AS (
+                 INSERT INTO catalog.packs (tenant_id, id, vault_id, session_id, seq, kind, state, sha256, md5, length,
+                     object_key, granted_lock_until, grant_expires_at, version_id, lock_until, allocated_at)
+                 SELECT tenant_id, lpad(to_hex(n), 32, '0')::uuid, vault_id, session_id, 2000000 + n, kind, 'live', sha256,
+                     md5, length, object_key || n, granted_lock_until, grant_expires_at, version_id, lock_until,
+                     allocated_at
+                 FROM catalog.packs, generate_series(1, 600) AS n WHERE kind = 'data'
+                 RETURNING tenant_id, id)
+             INSERT INTO catalog.snapshot_packs (tenant_id, workload_id, pack_id, first_seq)
+             SELECT made.tenant_id, w.id, made.id, 1 FROM made, catalog.workloads w",
+        )
+        .await;
+    let session = world.open(&agent).await;
+    let made: Vec<Made> = world.upload_some(&agent, &session, 0..1).await;
+    let body = api::catalog::SessionHeartbeat { fence: session.fence };
+    agent.post::<()>(&format!("sessions/{}/abort", session.id), &body).await.expect("aborted");
+    let condemned = condemn(&world.catalog, agent.scope(), agent.vault).await.expect("condemned");
+    assert_eq!(condemned, [made[0].id()]);
+}

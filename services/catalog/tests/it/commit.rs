@@ -1,5 +1,7 @@
 //! B0 to B6, and what a commit refuses.
 
+use std::time::Duration;
+
 use api::{
     Code,
     catalog::{CommitReply, Snapshot, SnapshotPacks},
@@ -93,8 +95,8 @@ async fn two_commits_at_once_make_one_snapshot() {
         agent.commit(&session, id),
         agent.commit(&session, id)
     );
-    let done: Vec<CommitReply> = [a, b, c].into_iter().filter_map(Result::ok).collect();
-    assert!(!done.is_empty());
+    let done: Vec<CommitReply> =
+        [a, b, c].into_iter().collect::<Result<_, _>>().expect("the losers are told the same");
     assert!(done.iter().all(|reply| reply.snapshot.id == done[0].snapshot.id));
     assert_eq!(agent.commit(&session, id).await.expect("later").snapshot.id, done[0].snapshot.id);
     assert_eq!(world.count("SELECT count(*) FROM catalog.snapshots").await, 1);
@@ -298,4 +300,58 @@ async fn packs_in_use_are_extended_once_per_step_and_not_once_per_backup() {
     let short =
         world.count("SELECT count(*) FROM catalog.packs WHERE lock_until < '2026-02-01'").await;
     assert_eq!(short, 1, "only its own manifest, with the initial lock");
+}
+
+#[tokio::test]
+async fn what_an_agent_says_about_its_commit_is_bounded() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let session = world.open(&agent).await;
+    let packs = world.upload_some(&agent, &session, 0..1).await;
+    let manifest = world.manifest(&agent, &session, &mut Vec::new(), &packs, &[]).await;
+    type Change = fn(&mut api::catalog::CommitSession);
+    let changes: [(&str, Change); 13] = [
+        ("stats/files", |b| b.stats.files = 1 << 53),
+        ("stats/directories", |b| b.stats.directories = u64::MAX),
+        ("stats/others", |b| b.stats.others = 1 << 63),
+        ("stats/source_bytes", |b| b.stats.source_bytes = 1 << 63),
+        ("stats/new_bytes", |b| b.stats.new_bytes = 1 << 53),
+        ("stats/stored_bytes", |b| b.stats.stored_bytes = 1 << 53),
+        ("stats/exceptions", |b| b.stats.exceptions = 1 << 63),
+        ("stats/duration_ms", |b| b.stats.duration_ms = 1 << 53),
+        ("paths", |b| b.paths = vec!["/".into(); 1_001]),
+        ("paths/1", |b| b.paths.push("x".repeat(4_097))),
+        ("paths/1", |b| b.paths.push("a\0b".into())),
+        ("tags", |b| b.tags = (0..65).map(|n| (n.to_string(), String::new())).collect()),
+        ("tags", |b| drop(b.tags.insert("name".into(), "x".repeat(1_025)))),
+    ];
+    let path = format!("sessions/{}/commit", session.id);
+    for (field, change) in changes {
+        let mut body = commit_body(&session, manifest.id());
+        change(&mut body);
+        let answer = agent.post::<CommitReply>(&path, &body).await;
+        let Err(api::client::Error::Problem(problem)) = answer else { panic!("{field}") };
+        assert_eq!((problem.code, problem.fields[0].field.as_str()), (Code::Validation, field));
+    }
+    assert_eq!(world.count("SELECT count(*) FROM catalog.snapshots").await, 0);
+    let mut body = commit_body(&session, manifest.id());
+    body.stats.source_bytes = (1 << 53) - 1;
+    let reply: CommitReply = agent.post(&path, &body).await.expect("the largest that fits");
+    assert_eq!(reply.snapshot.stats.source_bytes, (1 << 53) - 1);
+    let mut superuser = world.app.database().superuser().await.expect("superuser");
+    let negative =
+        sqlx::query("UPDATE catalog.snapshots SET source_bytes = -1").execute(&mut superuser).await;
+    assert!(negative.is_err(), "nor does the table hold less than nothing");
+}
+
+#[tokio::test]
+async fn a_receipt_whose_lock_is_over_before_it_is_written_still_reaches_the_bucket() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let reply = world.backup(&agent, &mut Vec::new(), 1, &[]).await;
+    world.advance(1_000 * DAY);
+    assert!(catalog::snapshots::receipts::round(&world.catalog).await.expect("round"));
+    let key = vault::layout::receipt_key(agent.tenant, agent.vault, reply.snapshot.id);
+    let facts = world.store.head(&key, None).await.expect("head").expect("there");
+    assert!(facts.lock_until.expect("locked") >= world.now() + DAY - Duration::from_secs(1));
 }

@@ -20,6 +20,12 @@ async fn repeating_an_allocation_gives_a_fresh_grant_for_the_same_row() {
     assert!(second.put.is_some());
     let other = [agent.random_pack(0, PackKind::Data)];
     assert_eq!(code_of(&agent.allocate(&session, &other).await), Some(Code::Conflict));
+    let mut ask = pack[0].ask();
+    ask.md5 = other[0].ask().md5;
+    let body = api::catalog::AllocatePacks { fence: session.fence, packs: vec![ask] };
+    let path = format!("sessions/{}/packs", session.id);
+    let again = agent.post::<api::catalog::AllocatedPacks>(&path, &body).await;
+    assert_eq!(code_of(&again), Some(Code::Conflict), "the same hash with another md5");
     let mut made = pack.to_vec();
     agent.upload(&session, &mut made).await.expect("upload");
     let third = agent.allocate(&session, &pack).await.expect("grant").grants.remove(0);
@@ -115,8 +121,9 @@ async fn requests_out_of_bounds_name_the_field() {
     let path = format!("sessions/{}/packs", session.id);
     let good = agent.random_pack(0, PackKind::Data).ask();
     type Change = fn(&mut api::catalog::AllocatePack);
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 5] = [
         ("packs/0/length", |p| p.length = 81 << 20),
+        ("packs/0/length", |p| (p.kind, p.length) = (PackKind::Manifest, (16 << 20) + 1)),
         ("packs/0/sha256", |p| p.sha256 = p.sha256.to_uppercase() + "G"),
         ("packs/0/md5", |p| p.md5 = "AAAA".into()),
         ("packs/0/seq", |p| p.seq = u64::MAX),
@@ -165,4 +172,39 @@ async fn the_database_has_the_same_state_machine_as_the_code() {
     }
     let shorter = "UPDATE catalog.packs SET lock_until = lock_until - interval '1 second'";
     assert!(sqlx::raw_sql(shorter).execute(&mut superuser).await.is_err());
+}
+
+#[tokio::test]
+async fn a_version_id_is_printable_and_of_bounded_length() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let session = world.open(&agent).await;
+    let pack = [agent.random_pack(0, PackKind::Data)];
+    let id = agent.allocate(&session, &pack).await.expect("grant").grants.remove(0).pack.id;
+    for version in [String::new(), "a\0b".into(), "a b".into(), "v".repeat(1_025)] {
+        let claim = ConfirmPack { id, version_id: Some(version) };
+        let answer = agent.confirm(&session, vec![claim]).await;
+        let Err(api::client::Error::Problem(problem)) = answer else { panic!("refused") };
+        assert_eq!(problem.fields[0].field, "packs/0/version_id");
+    }
+}
+
+#[tokio::test]
+async fn a_pack_that_was_given_up_or_lost_is_unusable_and_not_waited_for() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let session = world.open(&agent).await;
+    let mut packs = world.upload_some(&agent, &session, 0..1).await;
+    let waiting = [agent.random_pack(1, PackKind::Data)];
+    let grant = agent.allocate(&session, &waiting).await.expect("grant").grants.remove(0);
+    world
+        .execute(
+            "UPDATE catalog.packs SET state = CASE state WHEN 'allocated' THEN 'abandoned' ELSE 'lost' END",
+        )
+        .await;
+    for id in [grant.pack.id, packs.remove(0).id()] {
+        let claim = ConfirmPack { id, version_id: None };
+        let answer = agent.confirm(&session, vec![claim]).await;
+        assert_eq!(code_of(&answer), Some(Code::PackUnusable));
+    }
 }

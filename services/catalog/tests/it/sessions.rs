@@ -185,3 +185,102 @@ async fn a_receipt_the_database_does_not_know_freezes_collection_of_its_tenant_o
         .await
         .expect("not frozen");
 }
+
+#[tokio::test]
+async fn a_lease_of_an_earlier_run_is_lost_once_the_workload_was_leased_again() {
+    let world = world().await;
+    let mut agent = world.agent(world.app.tenant()).await;
+    let earlier = world.lease(&agent, 5);
+    agent.run = world.app.id();
+    let session = world.try_open(&agent, 6, None).await.expect("the later run");
+    let stale = api::catalog::OpenSession {
+        workload_id: agent.workload,
+        lease_token: earlier,
+        last_receipt: None,
+    };
+    let refused = agent.post::<api::catalog::Session>("sessions", &stale).await;
+    assert_eq!(code_of(&refused), Some(Code::LeaseLost));
+    beat(&agent, &session).await.expect("the later run goes on");
+}
+
+#[tokio::test]
+async fn a_session_knows_the_live_packs_its_parent_does_not_need_and_can_commit_them() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    // One path set, then another that shares nothing with it.
+    let first = world.open(&agent).await;
+    assert!(first.known.is_empty());
+    let one = world.upload_some(&agent, &first, 0..3).await;
+    let manifest = world.manifest(&agent, &first, &mut Vec::new(), &one, &[]).await;
+    agent.commit(&first, manifest.id()).await.expect("commit");
+    let second = world.open(&agent).await;
+    assert!(second.known.is_empty(), "all of it is the parent's");
+    let two = world.upload_some(&agent, &second, 0..1).await;
+    let manifest = world.manifest(&agent, &second, &mut Vec::new(), &two, &[]).await;
+    agent.commit(&second, manifest.id()).await.expect("commit");
+    // The first again: nothing has to be stored anew.
+    let third = world.open(&agent).await;
+    let known: Vec<_> = third.known.iter().map(|pack| pack.id).collect();
+    let mut newest_first: Vec<_> = one.iter().map(crate::support::Made::id).collect();
+    newest_first.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(known, newest_first);
+    assert!(third.known.iter().all(|pack| pack.version_id.is_some()));
+    let manifest = world.manifest(&agent, &third, &mut Vec::new(), &one, &[]).await;
+    let reply = agent.commit(&third, manifest.id()).await.expect("known packs can be named");
+    let packs: SnapshotPacks =
+        agent.get(&format!("snapshots/{}/packs", reply.snapshot.id)).await.expect("packs");
+    assert_eq!(packs.items.len(), 4);
+    let neighbour = world.agent(agent.tenant).await;
+    assert!(world.open(&neighbour).await.known.is_empty(), "of its own vault only");
+}
+
+#[tokio::test]
+async fn an_abort_that_came_after_the_commit_says_so() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let session = world.open(&agent).await;
+    let (path, body) =
+        (format!("sessions/{}/abort", session.id), SessionHeartbeat { fence: session.fence });
+    // Somebody ends the session and has not committed yet when the abort looks.
+    let mut other = world.app.database().superuser().await.expect("superuser");
+    let end = "BEGIN; UPDATE catalog.sessions SET state = 'committed', ended_at = now()";
+    sqlx::raw_sql(end).execute(&mut other).await.expect("ended");
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let commit = async {
+        while world.count(waits).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.expect("committed");
+    };
+    let (aborted, ()) = tokio::join!(agent.post::<()>(&path, &body), commit);
+    assert_eq!(code_of(&aborted), Some(Code::SessionEnded));
+}
+
+#[tokio::test]
+async fn one_pack_the_store_lost_does_not_stop_the_steward_for_other_tenants() {
+    let world = world().await;
+    let mut packs = Vec::new();
+    for _ in 0..3 {
+        let agent = world.agent(world.app.tenant()).await;
+        let session = world.open(&agent).await;
+        packs.extend(world.upload_some(&agent, &session, 0..1).await);
+    }
+    world
+        .execute(
+            "UPDATE catalog.packs SET version_id = 'gone'
+             WHERE tenant_id = (SELECT tenant_id FROM catalog.packs ORDER BY tenant_id LIMIT 1)",
+        )
+        .await;
+    let first = packs[0].facts.as_ref().expect("confirmed").lock_until.expect("locked");
+    world.advance(first.since(world.now()) - DAY);
+    let told = jobs::steward_round(&world.catalog).await.expect_err("the failure is told");
+    assert_eq!(told.code(), Code::PackUnusable);
+    let mut extended = 0;
+    for pack in &packs {
+        let facts = pack.facts.as_ref().expect("confirmed");
+        let version = facts.version_id.as_deref();
+        let there = world.store.head(&facts.key, version).await.expect("head").expect("there");
+        extended += usize::from(there.lock_until.expect("locked") >= world.now() + 5 * DAY);
+    }
+    assert_eq!(extended, 2);
+}

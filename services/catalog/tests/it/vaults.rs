@@ -6,6 +6,7 @@ use api::{
     page::Page,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use runtime::RoleName;
 use vault::{
     descriptor::{self, VaultDescriptor},
     keys::{Recipient, RootKey, Roster},
@@ -78,6 +79,47 @@ async fn wraps_for_the_wrong_recipients_are_refused() {
     let mut lying = good.clone();
     lying.wraps[0].epoch = 2;
     assert_eq!(code_of(&put(&agent, &lying).await), Some(Code::Validation));
+    let epochs = {
+        let mut body = good.clone();
+        let mut keys = vault::keys::VaultKeys::generate(tenant, agent.vault, &**world.app.ids());
+        keys.add_epoch(2, &**world.app.ids());
+        for wrap in &mut body.wraps {
+            let to = vault::keys::Wrap::decode(&BASE64.decode(&wrap.wrap).expect("base64"));
+            let wrapped = keys.wrap_for(2, to.expect("wrap").recipient, &**world.app.ids());
+            wrap.wrap = BASE64.encode(wrapped.expect("wrapped").encode());
+            wrap.epoch = 2;
+        }
+        body
+    };
+    let stranger = {
+        let mut body = good.clone();
+        body.wraps.push(world.enrol(tenant).create_vault(&world).await.wraps.remove(0));
+        let other = world.enrol(tenant);
+        let wrap = agent.vault_keys.wrap_for(1, other.keys.recipient(other.id), &**world.app.ids());
+        body.wraps[2].wrap = BASE64.encode(wrap.expect("wrapped").encode());
+        body.wraps[2].recipient_id = other.id.to_string();
+        body
+    };
+    let twice = {
+        let mut body = good.clone();
+        body.wraps.push(body.wraps[1].clone());
+        body
+    };
+    let sealed_wrongly = {
+        let mut body = good.clone();
+        let mut wrap = BASE64.decode(&body.wraps[1].wrap).expect("base64");
+        wrap.last_mut().map(|byte| *byte ^= 1).expect("bytes");
+        body.wraps[1].wrap = BASE64.encode(wrap);
+        body
+    };
+    for (body, what) in [
+        (epochs, "epoch 2"),
+        (stranger, "another agent"),
+        (twice, "the platform twice"),
+        (sealed_wrongly, "does not open"),
+    ] {
+        assert_eq!(code_of(&put(&agent, &body).await), Some(Code::Validation), "{what}");
+    }
     let mut foreign = good.clone();
     foreign.descriptor = BASE64.encode(world.enrol(tenant).descriptor.encode());
     assert_eq!(code_of(&put(&agent, &foreign).await), Some(Code::Validation));
@@ -144,4 +186,41 @@ async fn an_agent_sees_its_own_vaults_and_workloads_only() {
         admin.get(&one.path(&format!("vaults?limit=1&cursor={next}"))).await.expect("page");
     assert_ne!(all.items[0].id, rest.items[0].id);
     assert!(rest.next_cursor.is_none());
+}
+
+#[tokio::test]
+async fn the_scheduler_finds_a_workload_that_was_never_backed_up() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let path =
+        |tenant| format!("/internal/v1/catalog/tenants/{tenant}/workloads/{}", agent.workload);
+    let scheduler = world.app.service(RoleName::Scheduler, RoleName::Catalog);
+    let found: Workload = scheduler.get(&path(agent.tenant)).await.expect("found");
+    assert_eq!(
+        (found.id, found.agent_id, found.vault_id, found.snapshots),
+        (agent.workload, agent.id, agent.vault, 0)
+    );
+    let elsewhere = scheduler.get::<Workload>(&path(world.app.tenant())).await;
+    assert_eq!(code_of(&elsewhere), Some(Code::NotFound));
+    let billing = world.app.service(RoleName::Billing, RoleName::Catalog);
+    let nosy = billing.get::<Workload>(&path(agent.tenant)).await;
+    assert_eq!(code_of(&nosy), Some(Code::Forbidden));
+}
+
+#[tokio::test]
+async fn one_damaged_wrap_does_not_keep_other_vaults_keys_from_the_key_store() {
+    let world = world().await;
+    for _ in 0..3 {
+        world.agent(world.app.tenant()).await;
+    }
+    world
+        .execute(
+            "UPDATE catalog.key_wraps SET stored_at = NULL WHERE recipient_kind = 'platform';
+             UPDATE catalog.key_wraps SET recipient_id = 'zz' WHERE stored_at IS NULL
+             AND tenant_id = (SELECT tenant_id FROM catalog.key_wraps ORDER BY tenant_id LIMIT 1)",
+        )
+        .await;
+    catalog::vaults::jobs::round(&world.catalog).await.expect_err("the failure is told");
+    let waiting = "SELECT count(*) FROM catalog.key_wraps WHERE stored_at IS NULL";
+    assert_eq!(world.count(waiting).await, 1);
 }
