@@ -9,11 +9,11 @@ use std::{
 };
 
 use crate::{
-    id::Sha256,
+    id::{ChunkId, FileId, FrameKind, Sha256},
     manifest::PackRef,
     pack::PackKind,
-    snapshot::{PieceSource, ReadError, Reader},
-    tree::Entry,
+    snapshot::{Frames, PieceSource, ReadError, Reader},
+    tree::{Content, Entry, EntryKind},
 };
 
 /// Gaps up to this many bytes are read along rather than asked around.
@@ -29,8 +29,12 @@ pub struct Item {
     /// Offset in the file.
     pub offset: u64,
     pub length: u32,
-    /// Frame in the pack.
+    /// Frame in the pack: a hint, the frame's name is what counts.
     pub frame: u32,
+    pub kind: FrameKind,
+    pub id: ChunkId,
+    /// The own id of a small file in a bundle.
+    pub own: Option<FileId>,
     /// Offset in the frame's plaintext.
     pub at: u32,
 }
@@ -77,14 +81,18 @@ pub fn plan<'a>(
     for (file, entry) in entries {
         let mut items = Vec::new();
         let mut holes = Vec::new();
+        let own = match &entry.kind {
+            EntryKind::File { content: Content::Bundled { file, .. }, .. } => Some(*file),
+            _ => None,
+        };
         let located = reader.pieces::<ReadError>(entry, |piece| {
-            let PieceSource::Frame { id, at, .. } = piece.from else {
+            let PieceSource::Frame { kind, id, at } = piece.from else {
                 holes.push(Hole { file, offset: piece.offset, length: piece.length });
                 return Ok(());
             };
             let (pack, frame) = reader.frames().locate(&id, PackKind::Data)?;
             let length = u32::try_from(piece.length).map_err(|_| ReadError::WrongContent)?;
-            let item = Item { file, offset: piece.offset, length, frame, at };
+            let item = Item { file, offset: piece.offset, length, frame, kind, id, own, at };
             items.push((pack.sha256, item));
             Ok(())
         });
@@ -130,8 +138,13 @@ pub fn read_pack<E: From<ReadError>>(
         }
     };
     let mut wanted: BTreeMap<u32, Vec<&Item>> = BTreeMap::new();
+    let mut elsewhere = Vec::new();
     for item in &plan.items {
-        wanted.entry(item.frame).or_default().push(item);
+        if open.holds(item.frame, item.kind, &item.id) {
+            wanted.entry(item.frame).or_default().push(item);
+        } else {
+            elsewhere.push(item);
+        }
     }
     for run in runs(wanted.keys().copied(), |frame| open.range(frame).ok()) {
         let bytes = frames.read(&plan.pack, run.range.clone());
@@ -146,20 +159,38 @@ pub fn read_pack<E: From<ReadError>>(
                 ),
             };
             for item in wanted.get(&frame).into_iter().flatten() {
-                match raw.as_ref().map(|raw| stretch(raw, item)) {
-                    Ok(Some(bytes)) => deliver(item, Ok(bytes))?,
-                    Ok(None) => deliver(item, Err(&ReadError::WrongContent))?,
-                    Err(error) => deliver(item, Err(error))?,
-                }
+                deliver_one(frames, item, raw.as_ref().map(|raw| raw.as_slice()), &mut deliver)?;
             }
         }
+    }
+    // The index was wrong about these: their packs are found by the directories.
+    for item in elsewhere {
+        let raw = frames.frame(item.kind, &item.id);
+        deliver_one(frames, item, raw.as_ref().map(|raw| raw.as_slice()), &mut deliver)?;
     }
     Ok(())
 }
 
-fn stretch<'a>(raw: &'a [u8], item: &Item) -> Option<&'a [u8]> {
+fn deliver_one<E>(
+    frames: &Frames,
+    item: &Item,
+    raw: Delivery<'_>,
+    deliver: &mut impl FnMut(&Item, Delivery<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    match raw.map(|raw| stretch(frames, raw, item)) {
+        Ok(Some(bytes)) => deliver(item, Ok(bytes)),
+        Ok(None) => deliver(item, Err(&ReadError::WrongContent)),
+        Err(error) => deliver(item, Err(error)),
+    }
+}
+
+/// The item's bytes of its frame: of a chunk the whole, of a bundle a file that is what its own id says.
+fn stretch<'a>(frames: &Frames, raw: &'a [u8], item: &Item) -> Option<&'a [u8]> {
     let from = item.at as usize;
-    raw.get(from..from.checked_add(item.length as usize)?)
+    let bytes = raw.get(from..from.checked_add(item.length as usize)?)?;
+    let whole = item.kind != FrameKind::Chunk || bytes.len() == raw.len();
+    let own = item.own.is_none_or(|own| frames.ids().file(bytes) == own);
+    (whole && own).then_some(bytes)
 }
 
 struct Run {

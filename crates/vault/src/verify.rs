@@ -9,12 +9,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     id::{ChunkId, FrameKind, Sha256},
     manifest::{FrameBitmap, PackRef},
-    pack::{OpenPack, PackKind},
+    pack::OpenPack,
     snapshot::{
         PieceSource, ReadError, Reader,
         content::{for_each_list, for_each_piece},
     },
-    tree::{Content, Entry, EntryKind, Node, NodeSource},
+    tree::{Child, Content, Entry, EntryKind, Node, NodeSource, Root, TreeError},
 };
 
 /// What was looked at and what is wrong with it.
@@ -90,28 +90,14 @@ fn whole(reader: &Reader, pack: &PackRef) -> Result<(), ReadError> {
 /// Walks the tree and counts what it uses.
 fn structure(reader: &Reader, report: &mut Report) {
     let mut used = Usage { reader, frames: BTreeMap::new() };
-    let root = reader.root();
-    if let Err(error) = nodes(reader, &root.node, root.level, &mut used) {
+    if let Err(error) = nodes(reader, &mut used) {
         report.problems.push(Problem::Tree { error });
     }
-    if let Err(error) = used.mark(&reader.summary_id(), PackKind::Meta) {
+    if let Err(error) = used.mark(FrameKind::Summary, &reader.summary_id()) {
         report.problems.push(Problem::Tree { error });
     }
-    let entries = match reader.entries() {
-        Ok(entries) => entries,
-        Err(error) => return report.problems.push(Problem::Tree { error }),
-    };
-    for entry in entries {
-        match entry {
-            Ok(entry) => {
-                report.entries += 1;
-                report.source_bytes += entry.size();
-                if let Err(error) = content(reader, &entry, &mut used) {
-                    report.problems.push(Problem::Content { path: entry.path, error });
-                }
-            }
-            Err(error) => report.problems.push(Problem::Tree { error }),
-        }
+    if let Err(error) = entries(reader, report, &mut used) {
+        report.problems.push(Problem::Tree { error });
     }
     if !report.problems.is_empty() {
         return;
@@ -123,29 +109,69 @@ fn structure(reader: &Reader, report: &mut Report) {
     }
 }
 
+/// Every entry and its content; as many as the root says, and no more are looked at.
+fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result<(), ReadError> {
+    for entry in reader.entries()? {
+        let entry = entry?;
+        if report.entries == reader.root().entries {
+            return Err(TreeError::Shape.into());
+        }
+        report.entries += 1;
+        report.source_bytes = report.source_bytes.saturating_add(entry.size());
+        if let Err(error) = content(reader, &entry, used) {
+            report.problems.push(Problem::Content { path: entry.path, error });
+        }
+    }
+    if report.entries == reader.root().entries { Ok(()) } else { Err(TreeError::Shape.into()) }
+}
+
 struct Usage<'a> {
     reader: &'a Reader,
     frames: BTreeMap<Sha256, FrameBitmap>,
 }
 
 impl Usage<'_> {
-    fn mark(&mut self, id: &ChunkId, kind: PackKind) -> Result<(), ReadError> {
-        let (pack, frame) = self.reader.frames().locate(id, kind)?;
+    fn mark(&mut self, kind: FrameKind, id: &ChunkId) -> Result<(), ReadError> {
+        let (pack, _, frame) = self.reader.frames().find(kind, id)?;
         self.frames.entry(pack.sha256).or_default().insert(frame);
         Ok(())
     }
 }
 
-fn nodes(reader: &Reader, id: &ChunkId, level: u8, used: &mut Usage<'_>) -> Result<(), ReadError> {
-    used.mark(id, PackKind::Meta)?;
+/// Marks every node. First keys of leaves ascend over the whole tree, so no node is met twice, and counts add up
+/// at every level: the walk is no longer than the tree is large, whoever made it.
+fn nodes(reader: &Reader, used: &mut Usage<'_>) -> Result<(), ReadError> {
+    let Root { node, level, entries } = reader.root();
+    let root = Child { first: Vec::new(), id: node, entries };
     if level == 0 {
-        return Ok(());
+        return used.mark(FrameKind::Node, &root.id);
     }
-    let node = NodeSource::node(reader.frames(), id)?;
-    if let Node::Inner { children, .. } = &*node {
-        for child in children {
-            nodes(reader, &child.id, level - 1, used)?;
+    inner(reader, &root, level, &mut None, used)
+}
+
+fn inner(
+    reader: &Reader,
+    at: &Child,
+    level: u8,
+    before: &mut Option<Vec<u8>>,
+    used: &mut Usage<'_>,
+) -> Result<(), ReadError> {
+    used.mark(FrameKind::Node, &at.id)?;
+    let node = NodeSource::node(reader.frames(), &at.id)?;
+    let Node::Inner { children, .. } = &*node else { return Err(TreeError::Shape.into()) };
+    if node.level() != level || node.entries() != Some(at.entries) {
+        return Err(TreeError::Shape.into());
+    }
+    for child in children {
+        if level > 1 {
+            inner(reader, child, level - 1, before, used)?;
+            continue;
         }
+        if before.as_ref().is_some_and(|before| *before >= child.first) || child.entries == 0 {
+            return Err(TreeError::Shape.into());
+        }
+        *before = Some(child.first.clone());
+        used.mark(FrameKind::Node, &child.id)?;
     }
     Ok(())
 }
@@ -155,20 +181,18 @@ fn content(reader: &Reader, entry: &Entry, used: &mut Usage<'_>) -> Result<(), R
         return Ok(());
     }
     let frames = Arc::clone(reader.frames());
-    for_each_list(&frames, entry, &mut |id| used.mark(&id, PackKind::Meta))?;
+    for_each_list(&frames, entry, &mut |id| used.mark(FrameKind::List, &id))?;
     for_each_piece(&frames, entry, &mut |piece| -> Result<(), ReadError> {
         let PieceSource::Frame { kind, id, at } = piece.from else { return Ok(()) };
-        used.mark(&id, PackKind::Data)?;
-        let (pack, frame) = frames.locate(&id, PackKind::Data)?;
-        let open = frames.open(pack)?;
+        used.mark(kind, &id)?;
+        let (pack, open, frame) = frames.find(kind, &id)?;
         let info = open.info(frame).map_err(|error| crate::snapshot::damaged(pack, error))?;
-        let end = u64::from(at) + piece.length;
-        let fits = match kind {
+        let end = u64::from(at).checked_add(piece.length);
+        let fits = end.is_some_and(|end| match kind {
             FrameKind::Chunk => end == u64::from(info.raw_len),
             _ => end <= u64::from(info.raw_len),
-        };
-        let listed = bundle_lists(entry, info);
-        if info.kind == kind && fits && listed { Ok(()) } else { Err(ReadError::WrongContent) }
+        });
+        if fits && bundle_lists(entry, info) { Ok(()) } else { Err(ReadError::WrongContent) }
     })
 }
 

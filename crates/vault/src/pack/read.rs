@@ -220,6 +220,11 @@ impl OpenPack {
         self.directory.frames.get(index as usize).ok_or(PackError::NoFrame)
     }
 
+    /// Whether frame `index` is the one with this kind and id; ask before using a place that was only told.
+    pub fn holds(&self, index: u32, kind: FrameKind, id: &ChunkId) -> bool {
+        self.info(index).is_ok_and(|info| info.kind == kind && info.id == *id)
+    }
+
     /// Authenticates and decodes frame `index` from its sealed bytes. The caller compares the id.
     pub fn frame(&self, index: u32, sealed: &[u8]) -> Result<Vec<u8>, PackError> {
         let info = self.info(index)?;

@@ -120,12 +120,11 @@ impl Frames {
         Ok(opened)
     }
 
-    /// The pack and the number of the frame that holds `id`.
+    /// The pack and the number of the frame that is said to hold `id`. What the index says is taken as it is: whoever
+    /// reads compares with the pack's own directory ([`OpenPack::holds`]).
     pub fn locate(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
-        if let Some((sha256, frame)) = self.state().located.get(id).copied()
-            && let Some(pack) = self.packs.get(&sha256)
-        {
-            return Ok((pack, frame));
+        if let Some(place) = self.opened(id) {
+            return Ok(place);
         }
         if let Some(index) = &self.index
             && let Some(place) = index.chunk(id)
@@ -134,16 +133,55 @@ impl Frames {
         {
             return Ok((pack, place.frame));
         }
+        self.search(id, kind)
+    }
+
+    /// A frame among the directories that were read.
+    fn opened(&self, id: &ChunkId) -> Option<(&PackRef, u32)> {
+        let (sha256, frame) = self.state().located.get(id).copied()?;
+        Some((self.packs.get(&sha256)?, frame))
+    }
+
+    /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
+    /// frame.
+    fn search(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
+        if let Some(place) = self.opened(id) {
+            return Ok(place);
+        }
+        let mut unreadable = None;
         for pack in self.packs.values().filter(|pack| pack.kind == kind) {
             if self.state().open.contains_key(&pack.sha256) {
                 continue;
             }
-            let open = self.open(pack)?;
-            if let Some(at) = open.directory.frames.iter().position(|frame| frame.id == *id) {
-                return Ok((pack, u32::try_from(at).unwrap_or(u32::MAX)));
+            match self.open(pack) {
+                Ok(open) => {
+                    let at = open.directory.frames.iter().position(|frame| frame.id == *id);
+                    if let Some(at) = at {
+                        return Ok((pack, u32::try_from(at).unwrap_or(u32::MAX)));
+                    }
+                }
+                Err(error) => drop(unreadable.get_or_insert(error)),
             }
         }
-        Err(ReadError::Unlocated(*id))
+        Err(unreadable.unwrap_or(ReadError::Unlocated(*id)))
+    }
+
+    /// The open pack and the number of the frame that holds `id` by the pack's own directory: a wrong index costs a
+    /// search.
+    pub(crate) fn find(
+        &self,
+        kind: FrameKind,
+        id: &ChunkId,
+    ) -> Result<(&PackRef, Arc<OpenPack>, u32), ReadError> {
+        let of = home(kind);
+        let (pack, at) = self.locate(id, of)?;
+        let open = self.open(pack)?;
+        if open.holds(at, kind, id) {
+            return Ok((pack, open, at));
+        }
+        let (pack, at) = self.search(id, of)?;
+        let open = self.open(pack)?;
+        if open.holds(at, kind, id) { Ok((pack, open, at)) } else { Err(ReadError::Unlocated(*id)) }
     }
 
     /// The plaintext of a frame, authenticated and re-identified.
@@ -151,25 +189,16 @@ impl Frames {
         if let Some(frame) = self.state().cache.frames.get(id) {
             return Ok(Arc::clone(frame));
         }
-        let of = match kind {
-            FrameKind::Node | FrameKind::List | FrameKind::Summary => PackKind::Meta,
-            FrameKind::Chunk | FrameKind::Bundle | FrameKind::Pad => PackKind::Data,
-        };
-        let (pack, at) = self.locate(id, of)?;
-        let open = self.open(pack)?;
-        let info = open.info(at).map_err(|error| damaged(pack, error))?;
-        if info.id != *id || info.kind != kind {
-            return Err(ReadError::Unlocated(*id));
-        }
+        let (pack, open, at) = self.find(kind, id)?;
         let range = open.range(at).map_err(|error| damaged(pack, error))?;
-        let end = match of {
+        let end = match pack.kind {
             PackKind::Meta => self.window_end(&open, at, range.start),
             PackKind::Data => range.end,
         };
         let bytes = self.read(pack, range.start..end)?;
         let frame = self.decode(pack, &open, at, &bytes, range.start)?;
         self.state().cache.insert(*id, Arc::clone(&frame));
-        if of == PackKind::Meta {
+        if pack.kind == PackKind::Meta {
             self.read_ahead(pack, &open, at + 1, &bytes, range.start);
         }
         Ok(frame)
@@ -219,6 +248,14 @@ impl Frames {
             return Err(ReadError::WrongId(info.id));
         }
         Ok(Arc::new(raw))
+    }
+}
+
+/// The packs a kind of frame is in.
+const fn home(kind: FrameKind) -> PackKind {
+    match kind {
+        FrameKind::Node | FrameKind::List | FrameKind::Summary => PackKind::Meta,
+        FrameKind::Chunk | FrameKind::Bundle | FrameKind::Pad => PackKind::Data,
     }
 }
 

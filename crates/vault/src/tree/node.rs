@@ -41,6 +41,13 @@ impl Node {
             Self::Inner { level, .. } => *level,
         }
     }
+    /// Its smallest key; only the root of an empty tree has none.
+    pub fn first(&self) -> Option<&[u8]> {
+        match self {
+            Self::Leaf(items) => items.first().map(|(key, _)| key.as_slice()),
+            Self::Inner { children, .. } => children.first().map(|child| child.first.as_slice()),
+        }
+    }
     /// Entries in and below the node; `None` if a hostile count overflows.
     pub fn entries(&self) -> Option<u64> {
         match self {

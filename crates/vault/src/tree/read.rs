@@ -93,12 +93,15 @@ pub struct Cursor<T> {
     tree: T,
     /// From the root down: node and the index of the next item.
     stack: Vec<(Arc<Node>, usize)>,
+    /// Last key of the leaf before: keys ascend over the whole tree, so a tree that leads into itself ends at the
+    /// first repetition.
+    before: Option<Vec<u8>>,
 }
 
 impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
     /// At the first entry whose key is not below `key`.
     pub fn at(tree: T, key: &[u8]) -> Result<Self, TreeError> {
-        let mut cursor = Self { tree, stack: Vec::new() };
+        let mut cursor = Self { tree, stack: Vec::new(), before: None };
         cursor.seek(key)?;
         Ok(cursor)
     }
@@ -116,6 +119,7 @@ impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
             }
         }
         self.stack.clear();
+        self.before = None;
         let Root { node, level, .. } = self.tree.root;
         let (mut id, mut level) = (node, level);
         loop {
@@ -147,13 +151,18 @@ impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
                         *at += 1;
                         return Ok(Some(item.clone()));
                     }
+                    self.before = items.last().map(|(key, _)| key.clone());
                     self.stack.pop();
                 }
                 Node::Inner { children, level } => {
                     if let Some(child) = children.get(*at) {
                         *at += 1;
-                        let (id, below) = (child.id, level - 1);
-                        let node = self.tree.node(&id, below)?;
+                        let node = self.tree.node(&child.id, level - 1)?;
+                        let ascends =
+                            self.before.as_ref().is_none_or(|before| *before < child.first);
+                        if !ascends || node.first() != Some(&child.first) {
+                            return Err(TreeError::Shape);
+                        }
                         self.stack.push((node, 0));
                     } else {
                         self.stack.pop();

@@ -91,6 +91,8 @@ pub struct Lab {
     pub now: Timestamp,
     pub root: RootKey,
     pub keys: Arc<VaultKeys>,
+    /// Key epoch of new packs and manifests.
+    pub epoch: u32,
     pub agent: AgentId,
     pub agent_keys: AgentKeys,
     pub workload: WorkloadId,
@@ -129,6 +131,7 @@ impl Lab {
         Self {
             now,
             keys: Arc::new(VaultKeys::generate(tenant, vault, &*ids)),
+            epoch: 1,
             agent,
             workload: WorkloadId::fresh(&*ids, now),
             roster: roster.sign(&root.roster_key()).unwrap(),
@@ -153,7 +156,7 @@ impl Lab {
         BackupContext {
             agent: self.agent,
             session: self.session(),
-            key_epoch: 1,
+            key_epoch: self.epoch,
             first_seq: 0,
             workers: self.workers,
         }
@@ -253,7 +256,7 @@ impl Lab {
             agent: self.agent,
             session: self.session(),
             fence: 1,
-            key_epoch: 1,
+            key_epoch: self.epoch,
             created: self.now,
             parent: &chain,
         };
