@@ -93,12 +93,12 @@ async fn brief(command: Command) -> anyhow::Result<ExitCode> {
             commands::devstore::run(dir, listen, &keys).await
         }
         Command::Openapi => {
-            println!("{}", server::openapi().await?);
+            commands::say(server::openapi().await?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Config { command: ConfigCommand::Schema } => {
             let schema = process::config::schema::<config::ServerConfig>();
-            println!("{}", serde_json::to_string_pretty(&schema)?);
+            commands::say(serde_json::to_string_pretty(&schema)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Serve { .. } | Command::Dev(_) | Command::Demo(_) => Ok(ExitCode::SUCCESS),
