@@ -254,7 +254,8 @@ export interface paths {
         put?: never;
         /**
          * Wait for the next queued run.
-         * @description For agents: a long poll. An answer without assignment means there is nothing to do yet.
+         * @description For agents: a long poll. An answer without assignment means there is nothing to do yet. An agent waits
+         *     with at most two of them; more answer 429 `too_many_requests`.
          */
         post: operations["poll_lease"];
         delete?: never;
@@ -368,7 +369,8 @@ export interface paths {
         /**
          * Follow a run.
          * @description Server-sent events named `run`, each the whole run as JSON, one at once and one whenever it changed, until
-         *     it has ended. A stream ends after five minutes at the latest; open a new one with a fresh token.
+         *     it has ended. A stream ends after five minutes at the latest; open a new one with a fresh token. Nobody has
+         *     more than eight at once; more answer 429 `too_many_requests`.
          */
         get: operations["follow_run"];
         put?: never;
@@ -630,7 +632,10 @@ export interface paths {
         /** The accounts of a tenant. */
         get: operations["list_users"];
         put?: never;
-        /** Makes an account. Only roles of this kind of tenant, and only those the caller may give. */
+        /**
+         * Makes an account. Only roles of this kind of tenant, and only those the caller may give: from above, a
+         *     tenant is given its first administrator, auditors and billing viewers.
+         */
         post: operations["create_user"];
         delete?: never;
         options?: never;
@@ -1427,6 +1432,11 @@ export interface components {
              * @description Epoch whose key seals new packs.
              */
             key_epoch: number;
+            /**
+             * @description Live packs of the vault that the parent does not need (another path set's, say), newest first and at
+             *     most 10 000: usable as they are.
+             */
+            known?: components["schemas"]["PackFacts"][];
             parent?: components["schemas"]["SnapshotSource"] | null;
             run_id: components["schemas"]["RunId"];
             vault_id: components["schemas"]["VltId"];
