@@ -187,15 +187,28 @@ impl Said {
 impl Agent {
     /// Enrols a new agent with the first tenant's token.
     pub fn enrol(platform: &Platform, home: &Path, kit: Option<&Path>) -> Self {
+        Self::enrol_at(platform, platform.get("/api_url"), home, kit)
+    }
+
+    /// The same at another server of the same platform.
+    pub fn enrol_at(platform: &Platform, server: &str, home: &Path, kit: Option<&Path>) -> Self {
         let agent = Self { home: home.to_owned() };
         let mut command = agent.command();
-        command.args(["enroll", "--server", platform.get("/api_url")]);
+        command.args(["enroll", "--server", server]);
         command.args(["--token", platform.get("/enrolment_token"), "--name", "e2e"]);
         if let Some(kit) = kit {
             command.arg("--kit-out").arg(kit);
         }
         Said::of(&command.output().expect("agent runs")).expect(0);
         agent
+    }
+
+    /// Writes another address of the platform into the agent's state, as an administrator would.
+    pub fn move_to(&self, from: &str, to: &str) {
+        let file = self.home.join("agent.json");
+        let text = fs::read_to_string(&file).expect("the agent's state");
+        assert!(text.contains(from), "{from} in {text}");
+        fs::write(&file, text.replace(from, to)).expect("write");
     }
 
     pub fn command(&self) -> Command {

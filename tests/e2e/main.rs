@@ -9,3 +9,4 @@ mod crash;
 mod harness;
 mod outside;
 mod restore;
+mod serve;

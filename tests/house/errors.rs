@@ -29,5 +29,9 @@ fn the_page_of_problem_codes_is_what_the_code_says() {
         fs::write(path, rendered()).expect("write");
     }
     let page = fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(page, rendered(), "stale: UPDATE=1 cargo nextest run -p everhold-tests --test house");
+    assert_eq!(
+        page,
+        rendered(),
+        "stale: UPDATE=1 cargo nextest run -p everhold-tests --test house"
+    );
 }

@@ -6,10 +6,13 @@ use cargo_metadata::MetadataCommand;
 use spdx::{Expression, ParseMode};
 
 fn allowed() -> Vec<String> {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deny.toml")).expect("deny.toml");
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deny.toml"))
+        .expect("deny.toml");
     let (_, list) = text.split_once("allow = [").expect("the list of licences");
     let (list, _) = list.split_once(']').expect("its end");
-    list.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next().map(str::to_owned)).collect()
+    list.lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split('"').next().map(str::to_owned))
+        .collect()
 }
 
 #[test]
@@ -25,7 +28,8 @@ fn every_dependency_may_be_shipped_under_apache_2() {
             .unwrap_or_else(|e| panic!("{} {}: {licence}: {e}", package.name, package.version));
         let fine = expression.evaluate(|wanted| allowed.contains(&wanted.to_string()));
         assert!(fine, "{} {} is under {licence}", package.name, package.version);
-        let ours_or_registry = package.source.as_ref().is_none_or(|s| s.repr.starts_with("registry+"));
+        let ours_or_registry =
+            package.source.as_ref().is_none_or(|s| s.repr.starts_with("registry+"));
         assert!(ours_or_registry, "{} comes from {:?}", package.name, package.source);
     }
 }
