@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fs, path::Path};
 use crate::{
     borders::python,
     compare,
-    harness::{Agent, Platform, bin, folder, root, tool},
+    harness::{Agent, Platform, bin, folder, is_root, root, tool},
 };
 
 #[test]
@@ -110,4 +110,25 @@ fn the_main_job_of_make_run_passes_and_finds_its_data_again() {
         let said = tool(&server.display().to_string(), &args).expect(0);
         assert!(said.stdout.contains("refused"), "the refused deletion is shown:\n{}", said.stdout);
     }
+}
+
+#[test]
+fn the_main_job_passes_for_a_normal_user() {
+    if !is_root() {
+        eprintln!("skipped here: the test above ran as a normal user already");
+        return;
+    }
+    let dir = folder();
+    // The build folder may be closed to others: the normal user runs copies.
+    for program in ["everhold", "everhold-agent"] {
+        fs::copy(bin(program), dir.path().join(program)).expect("copy");
+    }
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    tool("chown", &["-R".as_ref(), "65534:65534".as_ref(), dir.path().as_ref()]).expect(0);
+    let (server, agent, state) = (path("everhold"), path("everhold-agent"), path("state"));
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let job = [server.as_str(), "demo", "--once", "--state", &state, "--agent", &agent];
+    let args: Vec<&OsStr> = user.iter().chain(&job).map(OsStr::new).collect();
+    let said = tool("setpriv", &args).expect(0);
+    assert!(said.stdout.contains("all equal"), "{}", said.stdout);
 }
