@@ -138,7 +138,10 @@ impl Client {
             .timeout(Duration::from_secs(120))
             .user_agent(concat!("everhold/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|source| Error::Unreachable { server: base.to_owned(), source: source.into() })?;
+            .map_err(|source| Error::Unreachable {
+                server: base.to_owned(),
+                source: source.into(),
+            })?;
         let base = base.trim_end_matches('/').into();
         Ok(Self { base, transport: Transport::Http(client), identity })
     }
@@ -227,8 +230,7 @@ impl Client {
             let body: &[u8] = if response.body().is_empty() { b"null" } else { response.body() };
             return serde_json::from_slice(body).map_err(|_| unexpected());
         }
-        let problem: Problem =
-            serde_json::from_slice(response.body()).map_err(|_| unexpected())?;
+        let problem: Problem = serde_json::from_slice(response.body()).map_err(|_| unexpected())?;
         Err(Error::Problem(Box::new(problem)))
     }
 

@@ -140,11 +140,7 @@ pub fn parse_signature(header: &str) -> Result<[u8; 64], SignatureError> {
 }
 
 /// Verifies a signature over a base with the agent's key (strict: no malleable or weak-key forms).
-pub fn verify(
-    key: &VerifyingKey,
-    base: &str,
-    signature: &[u8; 64],
-) -> Result<(), SignatureError> {
+pub fn verify(key: &VerifyingKey, base: &str, signature: &[u8; 64]) -> Result<(), SignatureError> {
     key.verify_strict(base.as_bytes(), &Signature::from_bytes(signature))
         .map_err(|_| SignatureError::Mismatch)
 }
@@ -163,7 +159,12 @@ mod tests {
         (key, headers)
     }
 
-    fn check(key: &SigningKey, h: &SignatureHeaders, uri: &str, body: &[u8]) -> Result<(), SignatureError> {
+    fn check(
+        key: &SigningKey,
+        h: &SignatureHeaders,
+        uri: &str,
+        body: &[u8],
+    ) -> Result<(), SignatureError> {
         let params = SignatureParams::parse(&h.signature_input)?;
         if h.content_digest != content_digest(body) {
             return Err(SignatureError::Digest);
