@@ -2,7 +2,7 @@
 # The whole suite, cheapest first; prints how long each part took. Every server a test needs is started and
 # stopped by the test run itself.
 #   make test              everything
-#   make test ONLY=rust    one part: deps lint build rust decoder portal
+#   make test ONLY="lint rust"    some parts: deps lint build portal rust decoder
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true
@@ -14,7 +14,16 @@ part() { # part NAME COMMAND…
   shift
   if [ -n "${ONLY:-}" ] && [[ " $ONLY " != *" $name "* ]]; then return; fi
   printf '\n==== %s\n' "$name"
-  "$@" || { printf '\n==== %s FAILED after %s s\n' "$name" $((SECONDS - start)); exit 1; }
+  # Not behind `||`: bash ignores `set -e` there, and a part would end with its last command's word alone.
+  local status
+  set +e
+  (set -e; "$@")
+  status=$?
+  set -e
+  if [ $status != 0 ]; then
+    printf '\n==== %s FAILED after %s s\n' "$name" $((SECONDS - start))
+    exit 1
+  fi
   names+=("$name"); times+=($((SECONDS - start)))
 }
 
