@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -18,10 +19,16 @@ use crate::{
     harness::{Agent, Platform, bin, folder, tool, wait_for},
 };
 
-/// A port nobody listens on at this moment.
+/// A port nobody listens on, below the range that outgoing connections take theirs from, and never the same twice.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 1_000).expect("below 1000") * 12;
+    loop {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// `everhold serve` with its ports.
@@ -56,7 +63,7 @@ impl Served {
 
     async fn ready(&self) {
         let url = format!("http://127.0.0.1:{}/readyz", self.admin);
-        for _ in 0..400 {
+        for _ in 0..1_200 {
             if reqwest::get(&url).await.is_ok_and(|reply| reply.status() == StatusCode::OK) {
                 return;
             }
