@@ -36,6 +36,7 @@ struct Served {
     child: Child,
     public: u16,
     admin: u16,
+    log: PathBuf,
 }
 
 impl Drop for Served {
@@ -47,7 +48,8 @@ impl Drop for Served {
 
 impl Served {
     fn start(config: &Path, roles: &[&str], public: u16, admin: u16) -> Self {
-        let log = fs::File::create(config.with_extension("log")).expect("log");
+        let log_path = config.with_extension("log");
+        let log = fs::File::create(&log_path).expect("log");
         let child = Command::new(bin("everhold"))
             .arg("serve")
             .args(roles)
@@ -58,18 +60,21 @@ impl Served {
             .stderr(log)
             .spawn()
             .expect("everhold serve starts");
-        Self { child, public, admin }
+        Self { child, public, admin, log: log_path }
     }
 
-    async fn ready(&self) {
+    async fn ready(&mut self) {
         let url = format!("http://127.0.0.1:{}/readyz", self.admin);
         for _ in 0..1_200 {
             if reqwest::get(&url).await.is_ok_and(|reply| reply.status() == StatusCode::OK) {
                 return;
             }
+            if self.child.try_wait().expect("wait").is_some() {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{url} never became ready");
+        panic!("{url} never became ready:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
     }
 
     fn stop(mut self) {
@@ -148,7 +153,7 @@ async fn a_configured_server_migrates_passes_the_doctor_and_serves_beside_anothe
     for command in ["migrate", "doctor"] {
         tool(&server, &[command.as_ref(), "--config".as_ref(), config.as_ref()]).expect(0);
     }
-    let served = Served::start(&config, &[], public, admin);
+    let mut served = Served::start(&config, &[], public, admin);
     served.ready().await;
     let metrics = reqwest::get(format!("http://127.0.0.1:{admin}/metrics")).await.expect("answers");
     assert!(metrics.text().await.expect("text").contains("everhold_http_requests"));
@@ -193,8 +198,8 @@ async fn roles_spread_over_two_processes_work_together() {
         (b_public, b_admin, Some(b_internal)),
         &[("auth", a_internal), ("audit", a_internal), ("billing", a_internal)],
     );
-    let people = Served::start(&a, &["auth", "audit", "billing"], a_public, a_admin);
-    let backups = Served::start(&b, &["catalog", "scheduler"], b_public, b_admin);
+    let mut people = Served::start(&a, &["auth", "audit", "billing"], a_public, a_admin);
+    let mut backups = Served::start(&b, &["catalog", "scheduler"], b_public, b_admin);
     people.ready().await;
     backups.ready().await;
 

@@ -54,13 +54,10 @@ impl Relay {
         F: AsyncFnOnce(Vec<OutboxRow>) -> Result<(), E>,
     {
         let mut tx = SystemTx::begin(&self.db, SystemReason::OutboxRelay).await?;
-        if !self.lead(&mut tx).await? {
+        let Some(rows) = self.claim(&mut tx).await? else {
+            tx.rollback().await?;
             return Ok(0);
-        }
-        let rows = self.take(&mut tx).await?;
-        if rows.is_empty() {
-            return Ok(0);
-        }
+        };
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         deliver(rows).await.map_err(RelayError::Delivery)?;
         let outcome = Outcome { delivered: ids, parked: Vec::new(), failed: None };
@@ -83,13 +80,10 @@ impl Relay {
         E: std::error::Error + 'static,
     {
         let mut tx = SystemTx::begin(&self.db, SystemReason::OutboxRelay).await?;
-        if !self.lead(&mut tx).await? {
+        let Some(rows) = self.claim(&mut tx).await? else {
+            tx.rollback().await?;
             return Ok(0);
-        }
-        let rows = self.take(&mut tx).await?;
-        if rows.is_empty() {
-            return Ok(0);
-        }
+        };
         let outcome = match deliver(rows.clone()).await {
             Ok(()) => Outcome {
                 delivered: rows.iter().map(|row| row.id).collect(),
@@ -141,6 +135,15 @@ impl Relay {
             .bind(name)
             .fetch_one(tx.conn())
             .await?)
+    }
+
+    /// The next batch, if this relay leads and there is one.
+    async fn claim(&self, tx: &mut SystemTx) -> Result<Option<Vec<OutboxRow>>, Error> {
+        if !self.lead(tx).await? {
+            return Ok(None);
+        }
+        let rows = self.take(tx).await?;
+        Ok((!rows.is_empty()).then_some(rows))
     }
 
     async fn take(&self, tx: &mut SystemTx) -> Result<Vec<OutboxRow>, Error> {

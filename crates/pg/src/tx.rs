@@ -1,6 +1,6 @@
 //! The three kinds of transaction. Context is set transaction-locally, so it ends with the transaction.
 //!
-//! Dropping one rolls back. Every end but a rollback names its audit event or its operational reason.
+//! Dropping one rolls back, a little later. Every end but a rollback names its audit event or its operational reason.
 
 use authz::Scope;
 use domain::TenantId;
@@ -179,6 +179,15 @@ impl TenantTx {
         self.tx.commit().await?;
         Ok(())
     }
+
+    /// Rolls back and waits for it. A drop rolls back some time later; until then others still skip its locked rows.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; the server rolls back by itself then.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.tx.rollback().await?;
+        Ok(())
+    }
 }
 
 /// A read without a tenant that sees only rows whose `name_key` is the given key.
@@ -261,6 +270,15 @@ impl SystemTx {
     pub async fn commit_operational(self, reason: OperationalReason) -> Result<(), Error> {
         tracing::trace!(?reason, "operational commit");
         self.tx.commit().await?;
+        Ok(())
+    }
+
+    /// Rolls back and waits for it. A drop rolls back some time later; until then others still skip its locked rows.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; the server rolls back by itself then.
+    pub async fn rollback(self) -> Result<(), Error> {
+        self.tx.rollback().await?;
         Ok(())
     }
 }

@@ -81,6 +81,7 @@ pub async fn condemn(
     let candidates = store::lock_condemnable(&mut tx, vault, BATCH).await?;
     let condemned = store::set_condemned(&mut tx, &candidates, now).await?;
     if condemned.is_empty() {
+        tx.rollback().await?;
         return Ok(Vec::new());
     }
     tx.commit(event(app, now, "packs.condemned", vault).detail("packs", condemned.len())).await?;
@@ -108,6 +109,7 @@ pub async fn begin_delete(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|why| Error::broken("a pack was claimed for deletion against its proof", why))?;
     if warrants.is_empty() {
+        tx.rollback().await?;
         return Ok(Vec::new());
     }
     tx.commit(event(app, now, "packs.deleting", vault).detail("packs", warrants.len())).await?;

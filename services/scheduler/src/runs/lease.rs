@@ -166,10 +166,12 @@ impl Scheduler {
         store::lock_workload(tx.conn(), tenant, workload).await?;
         let Way::Clear(mut events) = self.clear_way(&mut tx, workload, now, None).await? else {
             // A local run started between our two looks: this one stays in the queue.
+            tx.rollback().await?;
             return Ok(None);
         };
         let grant = self.grant(&mut tx, workload, now).await?;
         if store::start_run(tx.conn(), tenant, id, grant, now).await? == 0 {
+            tx.rollback().await?;
             return Ok(None);
         }
         let stored = require(&mut tx, id).await?;
