@@ -15,12 +15,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The folder the binaries were built into: beside this test's own.
+/// A program of this checkout, as built.
 pub fn bin(name: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("a running test has a path");
-    let dir = exe.parent().and_then(Path::parent).expect("target/<profile>/deps/e2e");
-    let path = dir.join(name);
-    assert!(path.exists(), "{} is not built: cargo build -p {name}", path.display());
+    let profile = exe.parent().and_then(Path::parent).and_then(Path::file_name);
+    // Not beside the test itself: intermediates may be shared by several checkouts (`build.build-dir`), and
+    // another checkout's program must not be what is tested.
+    let path = root().join("target").join(profile.expect("<profile>/deps/e2e")).join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build -p {name}, into target/ of this checkout (CARGO_TARGET_DIR=$PWD/target; intermediates may be elsewhere: CARGO_BUILD_BUILD_DIR)",
+        path.display()
+    );
     path
 }
 
