@@ -1,13 +1,17 @@
 //! Retention: which slots a snapshot fills and until when it is protected. Pure, in server time.
 //!
 //! At commit the server asks which periods the new snapshot is the first of (hour, day, week …) and
-//! takes the longest promise (`protect_until`). Nothing an agent says enters here.
+//! takes the longest promise (`protect_until`). Nothing an agent says enters here. What a rule keeps later on,
+//! and why, is [`plan`].
+
+mod plan;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::plan::{Candidate, Fate, GOOD_DAYS, Guard, Kept, Plan, Quality, Reason, Until, plan};
 use crate::time::Timestamp;
 
 const HOUR: u64 = 3_600;
@@ -24,12 +28,23 @@ pub struct RetentionRule {
     pub weekly: u32,
     pub monthly: u32,
     pub yearly: u32,
+    /// The newest snapshots of a workload, whatever their age.
+    #[serde(default)]
+    pub keep_last: u32,
 }
 
 impl Default for RetentionRule {
     /// A week of everything, 30 dailies, 12 weeklies, 12 monthlies.
     fn default() -> Self {
-        Self { within_days: 7, hourly: 0, daily: 30, weekly: 12, monthly: 12, yearly: 0 }
+        Self {
+            within_days: 7,
+            hourly: 0,
+            daily: 30,
+            weekly: 12,
+            monthly: 12,
+            yearly: 0,
+            keep_last: 0,
+        }
     }
 }
 

@@ -164,6 +164,8 @@ pub struct Retention {
     pub weekly: u32,
     pub monthly: u32,
     pub yearly: u32,
+    /// The newest snapshots of a workload, whatever their age.
+    pub keep_last: u32,
 }
 
 impl Default for Retention {
@@ -176,6 +178,7 @@ impl Default for Retention {
             weekly: rule.weekly,
             monthly: rule.monthly,
             yearly: rule.yearly,
+            keep_last: rule.keep_last,
         }
     }
 }
@@ -189,6 +192,7 @@ impl Retention {
             weekly: self.weekly,
             monthly: self.monthly,
             yearly: self.yearly,
+            keep_last: self.keep_last,
         }
     }
 }
