@@ -4,6 +4,7 @@
 //! pauses, for a bounded time and never after a cancel. It knows nothing of packs' contents or files.
 
 mod enrol;
+pub mod pace;
 mod retry;
 mod transfer;
 
@@ -27,6 +28,7 @@ use vault::keys::AgentKeys;
 use crate::state::Identity;
 
 pub use enrol::{EnrolError, Enrolled, Order, enrol, key_bytes};
+pub use pace::{Pace, Rate};
 pub use retry::{Patience, pause, retry};
 pub use transfer::{Stored, Transfer, TransferError};
 

@@ -3,13 +3,15 @@
 //! Sends exactly the headers of a grant: one more would be refused, and should be. A refusal here is
 //! never final: the caller asks the control plane for a fresh grant and tries again.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use api::catalog::PresignedRequest;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use reqwest::{Body, Method, StatusCode, header::HeaderMap};
 use tokio_util::io::ReaderStream;
+
+use super::Pace;
 
 /// Why an object did not go over.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +53,11 @@ pub enum Stored {
 
 /// The line to the object store. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Transfer(reqwest::Client);
+pub struct Transfer {
+    client: reqwest::Client,
+    /// Holds downloads to a limit.
+    down: Option<Arc<Pace>>,
+}
 
 impl Transfer {
     /// # Errors
@@ -63,7 +69,13 @@ impl Transfer {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(TransferError::Unreachable)?;
-        Ok(Self(client))
+        Ok(Self { client, down: None })
+    }
+
+    /// The same line with downloads held to a limit, shared by all clones.
+    #[must_use]
+    pub fn with_download_limit(self, down: Option<Arc<Pace>>) -> Self {
+        Self { down, ..self }
     }
 
     /// Streams a file of the journal to the store.
@@ -81,7 +93,8 @@ impl Transfer {
         let mut headers = headers_of(grant)?;
         // Without it a stream is sent chunked, which the store refuses.
         headers.insert(reqwest::header::CONTENT_LENGTH, length.into());
-        let request = self.0.request(method_of(grant)?, &grant.url).headers(headers).body(body);
+        let request =
+            self.client.request(method_of(grant)?, &grant.url).headers(headers).body(body);
         let response = request.send().await.map_err(TransferError::Unreachable)?;
         match response.status() {
             status if status.is_success() => {
@@ -109,7 +122,7 @@ impl Transfer {
         }
         let span = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self
-            .0
+            .client
             .request(method_of(grant)?, &grant.url)
             .headers(headers_of(grant)?)
             .header(reqwest::header::RANGE, span);
@@ -118,19 +131,26 @@ impl Transfer {
         if response.status() != StatusCode::PARTIAL_CONTENT && !whole {
             return Err(refusal(response).await);
         }
-        let bytes = read_at_most(response, wanted).await?;
+        let bytes = read_at_most(response, wanted, self.down.as_deref()).await?;
         let got = bytes.len() as u64;
         if got == wanted { Ok(bytes) } else { Err(TransferError::WrongLength { wanted, got }) }
     }
 }
 
 /// A store that sends more than was asked for does not fill our memory.
-async fn read_at_most(response: reqwest::Response, most: u64) -> Result<Bytes, TransferError> {
+async fn read_at_most(
+    response: reqwest::Response,
+    most: u64,
+    pace: Option<&Pace>,
+) -> Result<Bytes, TransferError> {
     let room = usize::try_from(most).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(room.min(64 << 20));
     let mut stream = response.bytes_stream();
     while let Some(piece) = stream.try_next().await.map_err(TransferError::Unreachable)? {
         bytes.extend_from_slice(&piece);
+        if let Some(pace) = pace {
+            pace.take(piece.len() as u64).await;
+        }
         if bytes.len() as u64 > most {
             return Err(TransferError::WrongLength { wanted: most, got: bytes.len() as u64 });
         }
@@ -159,7 +179,7 @@ fn headers_of(grant: &PresignedRequest) -> Result<HeaderMap, TransferError> {
 /// Status and, from the XML body, the store's own word for it. Never the URL: it is a capability.
 async fn refusal(response: reqwest::Response) -> TransferError {
     let status = response.status().as_u16();
-    let body = read_at_most(response, 16 * 1024).await.unwrap_or_default();
+    let body = read_at_most(response, 16 * 1024, None).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&body);
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
     let code = code.map(|(code, _)| code.chars().take(64).collect());
