@@ -9,6 +9,7 @@ mod app;
 mod auth_stand_in;
 mod cluster;
 mod database;
+pub mod proxy;
 pub mod schema;
 
 pub use actors::TestAgent;

@@ -5,6 +5,7 @@
 mod edge;
 mod migrations;
 mod outbox;
+mod proxy;
 mod sample;
 mod signatures;
 mod transactions;
