@@ -4,7 +4,7 @@ STATE ?= .everhold
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 export SQLX_OFFLINE ?= true
 
-.PHONY: help run test deps deps-test build portal lint fmt sqlx openapi clean
+.PHONY: help run test bench deps deps-test build portal lint fmt sqlx openapi clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ portal: ## Build the portal (skipped, saying so, without Node)
 
 test: ## The whole suite
 	@scripts/test.sh
+
+bench: $(if $(HELP),,deps build) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
+	@scripts/bench.sh
 
 lint: ## Formatting, clippy, query freshness
 	cargo fmt --all --check

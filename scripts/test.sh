@@ -2,7 +2,7 @@
 # The whole suite, cheapest first; prints how long each part took. Every server a test needs is started and
 # stopped by the test run itself.
 #   make test              everything
-#   make test ONLY="lint rust"    some parts: deps lint build portal rust decoder
+#   make test ONLY="lint rust"    some parts: deps lint build portal rust python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true
@@ -28,6 +28,8 @@ part() { # part NAME COMMAND…
 }
 
 lint() {
+  local script
+  for script in scripts/*.sh tests/*.sh tests/*/*.sh; do bash -n "$script"; done
   cargo fmt --all --check
   scripts/sqlx.sh --check
 }
@@ -37,7 +39,8 @@ build() {
     { echo "web/openapi.json is stale: make openapi, and commit it"; return 1; }
 }
 rust() { cargo nextest run --locked --workspace --profile "$profile"; }
-decoder() { tests/.venv/bin/python -m pytest -q -p no:cacheprovider tests/decoder; }
+# The independent decoder, and the arithmetic of the benchmarks.
+python() { tests/.venv/bin/python -B -m pytest -q -p no:cacheprovider tests/decoder tests/bench; }
 portal() {
   command -v npm >/dev/null || { echo "skipped: Node is missing"; return; }
   (cd web && npm run --silent lint && npm test --silent && npm run --silent build)
@@ -49,7 +52,7 @@ part lint lint
 part build build
 part portal portal
 part rust rust
-part decoder decoder
+part python python
 
 printf '\n'
 for i in "${!names[@]}"; do printf '%-10s %5s s\n' "${names[$i]}" "${times[$i]}"; done
