@@ -256,7 +256,7 @@ def about(cell, dataset, programs, options, seconds, rounds):
         ", ".join(programs.versions.values()) + "".join(
             f"; without {name} ({reason})" for name, reason in programs.missing.items()) + ".",
         f"Data {dataset.describe()}.",
-        f"{rounds} rounds of all works on this set took {seconds:.0f} s. `{command}`",
+        f"All works on this set took {seconds:.0f} s in {rounds} round{'s' * (rounds > 1)}. `{command}`",
     ]
     return "\n".join(lines)
 

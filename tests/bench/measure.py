@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -129,37 +130,47 @@ def run(argv, log, env=None, cwd=None, servers=(), limit=3600):
     Raises Failed with the end of its log when it exits with anything but 0. `servers` are the process ids of the
     roots of what it talks to. Everything written before is on the disk first, so that nobody pays for another.
     """
+    argv = list(map(str, argv))
     os.sync()
     with open(log, "ab") as err, open(f"{log}.out", "wb") as out:
-        err.write(("\n$ " + " ".join(map(str, argv)) + "\n").encode())
+        err.write(f"\n$ {' '.join(argv)}\n".encode())
         err.flush()
         before = Account.take(servers)
-        start = time.monotonic()
-        child = subprocess.Popen(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
-        watchdog = threading.Timer(limit, os.killpg, (child.pid, signal.SIGKILL))
-        watchdog.start()
-        try:
-            _, status, usage = os.wait4(child.pid, 0)
-        except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
-            raise
-        finally:
-            watchdog.cancel()
-        wall = time.monotonic() - start
+        told, total = launched(argv, limit, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         after = Account.take(servers)
-    child.returncode = os.waitstatus_to_exitcode(status)
     said = Path(f"{log}.out").read_text(errors="replace")
-    if child.returncode != 0:
-        raise Failed(f"{Path(argv[0]).name} exited with {child.returncode}: {last_words(log, said)}")
-    cpu = usage.ru_utime + usage.ru_stime
-    cost = Cost(wall, cpu, after.servers - before.servers, usage.ru_maxrss * 1024, others(before, after, cpu))
-    return cost, said
+    if told is None or told[0] != 0:
+        how = f"exited with {told[0]:.0f}" if told else f"was stopped after {after.at - before.at:.0f} s"
+        raise Failed(f"{Path(argv[0]).name} {how}: {last_words(log, said)}")
+    _, wall, cpu, peak = told
+    return Cost(wall, cpu, after.servers - before.servers, int(peak) * 1024, others(before, after, total)), said
+
+
+def launched(argv, limit, **kwargs):
+    """((exit code, wall, CPU, peak KiB) of the program or None, CPU of it and its launcher)."""
+    reader, writer = os.pipe()
+    launcher = [sys.executable, "-I", "-S", "-B", Path(__file__).with_name("launch.py"), str(writer), *argv]
+    child = subprocess.Popen(launcher, pass_fds=[writer], start_new_session=True, **kwargs)
+    os.close(writer)
+    watchdog = threading.Timer(limit, os.killpg, (child.pid, signal.SIGKILL))
+    watchdog.start()
+    try:
+        _, _, usage = os.wait4(child.pid, 0)
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    finally:
+        watchdog.cancel()
+    child.returncode = 0  # It was waited for: Popen must not.
+    with os.fdopen(reader) as told:
+        figures = [float(figure) for figure in told.read().split()]
+    return figures or None, usage.ru_utime + usage.ru_stime
 
 
 def last_words(log, said, count=3):
-    lines = [line for line in Path(log).read_text(errors="replace").splitlines() if line.strip()]
-    return " / ".join((lines[-count:] or said.splitlines()[-count:]))[-400:]
+    """The end of what this run wrote to its log; of its output when there is nothing."""
+    lines = Path(log).read_text(errors="replace").rsplit("\n$ ", 1)[-1].splitlines()[1:]
+    return " / ".join([line for line in lines if line.strip()][-count:] or said.splitlines()[-count:])[-400:]
 
 
 def bytes_below(folder):

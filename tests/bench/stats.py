@@ -15,12 +15,14 @@ def present(values):
 
 
 def number(value):
-    """Three digits that matter, never an exponent."""
+    """Two or three digits that matter, never an exponent."""
     if value >= 100:
         return f"{value:.0f}"
     if value >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}"
+    if value >= 0.1 or value == 0:
+        return f"{value:.2f}"
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def spread(values):

@@ -54,13 +54,25 @@ def test_a_program_is_measured_with_its_children_and_its_output_kept(tmp_path):
     assert 64 << 20 <= cost.rss < 256 << 20
 
 
+def test_a_small_program_does_not_inherit_the_peak_of_a_large_bench(tmp_path):
+    _ballast = bytearray(os.urandom(64 << 20))
+    cost, _ = measure.run(["true"], tmp_path / "log")
+    assert cost.rss < 16 << 20
+
+
+def test_a_program_that_hangs_is_stopped_and_said_so(tmp_path):
+    with pytest.raises(measure.Failed, match="was stopped after"):
+        measure.run(["sleep", "60"], tmp_path / "log", limit=0.2)
+
+
 def test_a_failing_program_is_a_failure_with_its_last_words(tmp_path):
     with pytest.raises(measure.Failed, match="exited with 3.*no such thing"):
         measure.run(["sh", "-c", "echo no such thing >&2; exit 3"], tmp_path / "log")
 
 
-def test_numbers_keep_three_digits():
-    assert [stats.number(v) for v in (0.123, 2.345, 23.45, 234.5, 2345.6)] == ["0.12", "2.35", "23.4", "234", "2346"]
+def test_numbers_keep_the_digits_that_matter():
+    assert [stats.number(v) for v in (0, 0.0002, 0.0234, 0.123, 2.345, 23.45, 234.5)] == [
+        "0.00", "< 0.001", "0.023", "0.12", "2.35", "23.4", "234"]
 
 
 def test_a_spread_is_the_median_between_its_ends():
