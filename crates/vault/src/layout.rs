@@ -19,6 +19,8 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Data, Self::Meta, Self::Manifest];
     /// The word in keys and in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,4 +78,42 @@ pub fn wrap_key(
 ) -> String {
     let prefix = vault_prefix(tenant, vault);
     format!("{prefix}/wrap-{epoch}-{}-{}", kind.as_str(), hex::encode(recipient))
+}
+
+/// What a key of the vault bucket says, below the vault's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    /// A pack or manifest: kind, hash of the object, upload id.
+    Object(ObjectKind, Sha256, PackId),
+    Receipt(SnapshotId),
+    Forget(SnapshotId),
+}
+
+impl Name {
+    /// Reads what follows [`vault_prefix`] and its slash. `None` for any other spelling: one object has one name.
+    pub fn parse(rest: &str) -> Option<Self> {
+        let (folder, name) = rest.split_once('/')?;
+        match folder {
+            "receipt" => return name.parse().ok().map(Self::Receipt),
+            "forget" => return name.parse().ok().map(Self::Forget),
+            _ => {}
+        }
+        let kind = ObjectKind::ALL.into_iter().find(|kind| kind.as_str() == folder)?;
+        let (sha256, upload) = name.split_once('-')?;
+        let lower = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !lower(sha256) || !lower(upload) {
+            return None;
+        }
+        let sha256 = Sha256::from_slice(&hex::decode(sha256).ok()?)?;
+        let upload = hex::decode(upload).ok()?.try_into().ok()?;
+        Some(Self::Object(kind, sha256, PackId::from_bytes(upload)))
+    }
+    /// The whole key.
+    pub fn key(&self, tenant: TenantId, vault: VaultId) -> String {
+        match self {
+            Self::Object(kind, sha256, upload) => object_key(tenant, vault, *kind, sha256, *upload),
+            Self::Receipt(snapshot) => receipt_key(tenant, vault, *snapshot),
+            Self::Forget(snapshot) => forget_key(tenant, vault, *snapshot),
+        }
+    }
 }

@@ -24,6 +24,7 @@
 //! * Reading: [`snapshot::Reader::open`] → `get`, `list_dir`, `walk`, `diff`, `read_file`; `cursor` steps
 //!   through a parent in key order beside a walk. Packs come from a blocking [`snapshot::PackSource`].
 //! * [`restore::plan`]: file pieces in pack order, each pack read once. [`verify::quick`], [`verify::deep`].
+//! * [`rescue`]: bucket + kit, without a control plane. [`fsck::check`]: a whole vault, trusting nothing.
 //! * [`index::ChunkIndex`]: chunk → pack, small file → place. Advice only; rebuilt from pack directories.
 
 pub mod backup;
@@ -32,6 +33,7 @@ pub mod chunk;
 pub mod compress;
 pub mod content;
 pub mod descriptor;
+pub mod fsck;
 #[cfg(feature = "s3")]
 pub mod guard;
 pub mod id;
@@ -41,7 +43,9 @@ pub mod layout;
 pub mod manifest;
 pub mod pack;
 pub mod receipt;
+pub mod rescue;
 pub mod restore;
+pub mod scrub;
 pub mod seal;
 mod signed;
 pub mod snapshot;

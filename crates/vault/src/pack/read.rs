@@ -85,25 +85,32 @@ impl OpenPack {
             return Err(PackError::Short.into());
         }
         let front = read(0..length.min(FIRST_READ))?;
-        match Self::open_front(keys, kind, length, &front) {
+        let refused = match Self::open_front(keys, kind, length, &front) {
             Ok(Ok(pack)) => return Ok(pack),
             Ok(Err(more)) => {
                 let front = read(0..more)?;
                 if let Ok(Ok(pack)) = Self::open_front(keys, kind, length, &front) {
                     return Ok(pack);
                 }
+                None
             }
-            // Another vault's or a newer pack will not get better at its end.
+            // Another vault's or a newer pack will be so at its end too; a flipped bit of the front will not.
             Err(error @ (PackError::Foreign | PackError::Version | PackError::NoKey)) => {
-                return Err(error.into());
+                Some(error)
             }
-            Err(_) => {}
-        }
+            Err(_) => None,
+        };
         let tail = read(length - TAIL_LEN..length)?;
-        let (header, first, second) = decode_tail(&tail)?;
-        let at = length.checked_sub(TAIL_LEN + u64::from(second)).ok_or(PackError::Directory)?;
+        let opened = (|| {
+            let (header, first, second) = decode_tail(&tail)?;
+            let at =
+                length.checked_sub(TAIL_LEN + u64::from(second)).ok_or(PackError::Directory)?;
+            Ok((header, first, at))
+        })();
+        let (header, first, at) = opened.map_err(|error| refused.unwrap_or(error))?;
         let sealed = read(at..length - TAIL_LEN)?;
-        Ok(Self::with_directory(keys, kind, length, header, 1, &sealed, Some(first))?)
+        let opened = Self::with_directory(keys, kind, length, header, 1, &sealed, Some(first));
+        Ok(opened.map_err(|error| refused.unwrap_or(error))?)
     }
 
     /// `Ok(Err(n))`: the first n bytes of the object are needed.
@@ -165,6 +172,36 @@ impl OpenPack {
         Ok(Self { header, directory, keys: pack_keys, hash, frames_at, offsets })
     }
 
+    /// Opens the pack by both its ends: each copy of header and directory must open, and they must agree. Stricter
+    /// than [`Self::open`], which is content with one. `read` must give exactly the range asked for.
+    pub fn check_ends<E: From<PackError>>(
+        keys: &VaultKeys,
+        kind: PackKind,
+        length: u64,
+        mut read: impl FnMut(Range<u64>) -> Result<bytes::Bytes, E>,
+    ) -> Result<Self, E> {
+        if length < FRONT_LEN + TAIL_LEN {
+            return Err(PackError::Short.into());
+        }
+        let front = read(0..length.min(FIRST_READ))?;
+        let pack = match Self::open_front(keys, kind, length, &front)? {
+            Ok(pack) => pack,
+            Err(more) => match Self::open_front(keys, kind, length, &read(0..more)?)? {
+                Ok(pack) => pack,
+                Err(_) => return Err(PackError::Short.into()),
+            },
+        };
+        let tail_at = length - TAIL_LEN;
+        let (header, first, second) = decode_tail(&read(tail_at..length)?)?;
+        let at = tail_at.checked_sub(second.into()).ok_or(PackError::Directory)?;
+        let sealed = read(at..tail_at)?;
+        let other = Self::with_directory(keys, kind, length, header, 1, &sealed, Some(first))?;
+        if header != pack.header || !same_frames(&pack.directory, &other.directory) {
+            return Err(PackError::Directory.into());
+        }
+        Ok(pack)
+    }
+
     /// Everything there is to check in a whole object, both copies of everything included: nothing in a pack can
     /// change without this failing.
     pub fn check_whole(
@@ -178,29 +215,22 @@ impl OpenPack {
             let part = object.get(range.start as usize..range.end as usize);
             Ok(bytes::Bytes::copy_from_slice(part.ok_or(PackError::Short)?))
         };
-        let pack = match Self::open_front(keys, kind, length, &read(0..length)?)? {
-            Ok(pack) => pack,
-            Err(_) => return Err(PackError::Short),
-        };
-        let tail_at = length.checked_sub(TAIL_LEN).ok_or(PackError::Short)?;
-        let (header, first, second) = decode_tail(&read(tail_at..length)?)?;
-        let at = tail_at.checked_sub(second.into()).ok_or(PackError::Directory)?;
-        let sealed = read(at..tail_at)?;
-        let other = Self::with_directory(keys, kind, length, header, 1, &sealed, Some(first))?;
-        if header != pack.header || !same_frames(&pack.directory, &other.directory) {
-            return Err(PackError::Directory);
-        }
-        for (index, info) in (0_u32..).zip(&pack.directory.frames) {
-            let raw = pack.frame(index, &read(pack.range(index)?)?)?;
-            let good = match info.kind {
-                FrameKind::Pad => raw.iter().all(|byte| *byte == 0),
-                kind => ids.matches(kind, &info.id, &raw),
-            };
-            if !good {
-                return Err(PackError::WrongId);
-            }
+        let pack = Self::check_ends(keys, kind, length, read)?;
+        for index in 0..pack.directory.len() {
+            pack.check_frame(ids, index, &read(pack.range(index)?)?)?;
         }
         Ok(pack)
+    }
+
+    /// Frame `index` authenticates, decodes and is what its id says; padding is zeros.
+    pub fn check_frame(&self, ids: &IdKeys, index: u32, sealed: &[u8]) -> Result<(), PackError> {
+        let info = self.info(index)?;
+        let raw = self.frame(index, sealed)?;
+        let good = match info.kind {
+            FrameKind::Pad => raw.iter().all(|byte| *byte == 0),
+            kind => ids.matches(kind, &info.id, &raw),
+        };
+        if good { Ok(()) } else { Err(PackError::WrongId) }
     }
 
     /// Where the frames begin in the object.

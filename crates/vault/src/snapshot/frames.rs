@@ -112,12 +112,17 @@ impl Frames {
             return Err(damaged(pack, PackError::Directory));
         }
         let opened = Arc::new(opened);
+        self.adopt(pack.sha256, &opened);
+        Ok(opened)
+    }
+
+    /// Takes over a pack of the set that somebody else has opened already.
+    pub(crate) fn adopt(&self, pack: Sha256, opened: &Arc<OpenPack>) {
         let mut state = self.state();
         for (at, frame) in (0_u32..).zip(&opened.directory.frames) {
-            state.located.entry(frame.id).or_insert((pack.sha256, at));
+            state.located.entry(frame.id).or_insert((pack, at));
         }
-        state.open.insert(pack.sha256, Arc::clone(&opened));
-        Ok(opened)
+        state.open.insert(pack, Arc::clone(opened));
     }
 
     /// The pack and the number of the frame that is said to hold `id`. What the index says is taken as it is: whoever

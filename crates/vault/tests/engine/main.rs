@@ -3,13 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 mod bench;
+mod bucket;
 mod chains;
 mod common;
 mod damage;
 mod distrust;
+mod fsck;
 mod hostile;
 mod keys;
 mod model;
+mod rescue;
 mod roundtrip;
 mod trees;
 mod vectors;

@@ -1,0 +1,57 @@
+//! Objects by key, from wherever a copy of the bucket is.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use domain::{TenantId, VaultId};
+
+use crate::{
+    layout,
+    manifest::PackRef,
+    snapshot::{PackSource, SourceError},
+};
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub key: String,
+    /// Bytes, as the listing says.
+    pub length: u64,
+}
+
+/// A bucket, or a copy of one, to read. Blocking; called from several threads.
+pub trait Objects: Send + Sync {
+    /// Every object whose key begins with `prefix`, each once, in any order. A listing that could not be read to its
+    /// end is an error, never a shorter listing.
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Listed)) -> Result<(), SourceError>;
+
+    /// Exactly the bytes `range` of an object, or an error. `version` is what a manifest or receipt says: where the
+    /// copy has no such versions, the object of that key is what is meant.
+    fn read(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, SourceError>;
+}
+
+/// The packs of one vault, by their names.
+pub struct ObjectPacks {
+    objects: Arc<dyn Objects>,
+    tenant: TenantId,
+    vault: VaultId,
+}
+
+impl ObjectPacks {
+    pub const fn new(objects: Arc<dyn Objects>, tenant: TenantId, vault: VaultId) -> Self {
+        Self { objects, tenant, vault }
+    }
+}
+
+impl PackSource for ObjectPacks {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let kind = pack.kind.object();
+        let key = layout::object_key(self.tenant, self.vault, kind, &pack.sha256, pack.id);
+        self.objects.read(&key, Some(&pack.version_id), range)
+    }
+}
