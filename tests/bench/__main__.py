@@ -24,7 +24,7 @@ import peers
 import table
 import tools
 import works
-from data import SETS, open_set
+from data import GB, open_set
 from measure import Failed, bytes_below, run
 from peers import Unavailable
 from stats import number, rotated
@@ -121,6 +121,11 @@ class Bench:
         self.single = self.set.one() if "one" in phases else None
 
     def rounds(self):
+        # Repositories of one round: one at a time, or of all programs until its end, compressed.
+        room = self.set.facts["bytes"] * max(1, len(self.phases) > 1 and len(self.programs.keys) / 4) + GB
+        free = shutil.disk_usage(self.run).free
+        if free < room:
+            raise Unavailable(f"a round needs {room / GB:.0f} GB of disk, {free / GB:.1f} GB are free")
         self.set.warm()
         for index in range(self.options.rounds + self.options.extra):
             if index >= self.options.rounds and not self.rejected():
@@ -271,7 +276,7 @@ def write(cells, dataset, programs, options, records, seconds):
         block = table.block(cell, mine, rounds, head, dataset.made_of())
         text = table.replace(text, table.key_of(cell), block)
         print(f"\n{block}")
-    options.out.write_text(text)
+    options.out.write_text(table.replace(text, "goals", table.overview(text)))
 
 
 def main():
@@ -296,12 +301,12 @@ def main():
         phases = works.phases_to_run(phase for phase, other in cells if other == name)
         try:
             dataset = open_set(name, chosen.cache, say)
+            start = time.monotonic()
+            Bench(dataset, phases, programs, chosen, records).rounds()
         except (Unavailable, OSError, subprocess.CalledProcessError) as reason:
-            say(f"without the data set {name}: {reason}")
+            say(f"without {name}: {reason}")
             failed = True
             continue
-        start = time.monotonic()
-        Bench(dataset, phases, programs, chosen, records).rounds()
         write(cells, dataset, programs, chosen, records, time.monotonic() - start)
     say(f"written: {chosen.out}")
     sys.exit(1 if failed or any("failed" in record for record in records) else 0)

@@ -4,6 +4,7 @@ A block stands between two markers that name its cell; a run replaces the blocks
 others, with their date and commit, as they were.
 """
 
+import re
 from statistics import median
 
 from stats import NOTHING, megabytes, number, per_round, present, ratios, spread
@@ -31,6 +32,22 @@ def replace(text, key, block):
     if end not in rest:
         raise ValueError(f"the marker {end} is missing")
     return before + fresh + rest.split(end, 1)[1]
+
+
+GOAL_HEADER = ["goal", "must", "stretch", "measured", "reached"]
+
+
+def overview(text):
+    """Every goal of every block of the document in one table: read from the blocks, so it cannot differ from them."""
+    lines = []
+    for key, body in re.findall(r"<!-- bench:(\S+) -->\n(.*?)<!-- /bench:\1 -->", text, re.DOTALL):
+        if key == "goals" or rows(GOAL_HEADER, []) not in body:
+            continue
+        day = re.search(r"^(\d{4}-\d\d-\d\d) .*?commit (\w+)", body, re.MULTILINE)
+        below = body.split(rows(GOAL_HEADER, []), 1)[1].strip().split("\n\n", 1)[0]
+        for line in below.splitlines():
+            lines.append([key, *line.strip("| ").split(" | "), f"{day[1]}, {day[2]}" if day else NOTHING])
+    return rows(["", *GOAL_HEADER, "when, commit"], lines)
 
 
 class Series:
@@ -142,7 +159,7 @@ def goals(cell, series):
         said = ", ".join(f"{number(value)} {where}".strip() for where, value in values) or NOTHING
         verdict = goal.met(values[0][1]) if values else "not measured"
         lines.append([*goal_words(goal), said, verdict])
-    return rows(["goal", "must", "stretch", "measured", "reached"], lines) if lines else ""
+    return rows(GOAL_HEADER, lines) if lines else ""
 
 
 def rejections(series):

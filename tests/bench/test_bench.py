@@ -134,6 +134,17 @@ def test_where_every_wall_was_rejected_no_ratio_is_claimed():
     assert "| wall, restic ÷ Everhold | ≥ 2.5 | ≥ 3.5 | – | not measured |" in text
 
 
+def test_the_overview_repeats_the_goals_of_all_blocks_with_their_commits():
+    records = [record("everhold", 0, 2.0), record("restic", 0, 8.0)]
+    block = table.block(("first", "linux"), records, 1, "2026-01-02 03:04 UTC, commit abc123; a machine.", "")
+    text = table.replace("# Title\n\n<!-- bench:goals -->\nstale\n<!-- /bench:goals -->\n", "first/linux", block)
+    text = table.replace(text, "goals", table.overview(text))
+    overview = text.split("<!-- /bench:goals -->")[0]
+    assert "| first/linux | wall, restic ÷ Everhold | ≥ 2.5 | ≥ 3.5 | 4.00 folder | stretch | 2026-01-02, abc123 |" in overview
+    assert "stale" not in overview and overview.count("| first/linux |") == 3
+    assert table.replace(text, "goals", table.overview(text)) == text
+
+
 def test_works_choose_their_data_unless_it_is_named():
     assert works.cells(["unchanged"], []) == [("unchanged", "linux"), ("unchanged", "tiny")]
     assert works.cells(["first", "image"], ["packages"]) == [("first", "packages")]
