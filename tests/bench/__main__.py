@@ -59,6 +59,10 @@ def options():
             parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     chosen.cache = (chosen.cache or home / "everhold-bench").resolve()
+    # Programs run in folders of their own: relative names would be lost there.
+    chosen.bin = chosen.bin.resolve()
+    if not (chosen.bin / "everhold").exists() or not (chosen.bin / "everhold-agent").exists():
+        sys.exit(f"bench: everhold and everhold-agent are not in {chosen.bin}: make build")
     smoke = "smoke" in chosen.data
     chosen.rounds = chosen.rounds or (1 if smoke else 3)
     chosen.extra = (0 if smoke else 2) if chosen.extra is None else chosen.extra

@@ -113,7 +113,6 @@ class Tool:
     """One program with one place for its repository. `home` is its own folder in this round."""
 
     on_platform = False
-    folder = "a folder"
 
     def __init__(self, key, program, platform, home):
         self.key, self.program, self.platform, self.home = key, str(program), platform, Path(home)
@@ -237,8 +236,8 @@ class RusticS3(Rustic):
         s3 = self.platform.dev["s3"]
         self.repository = "opendal:s3"
         return {
-            **super().environment(), **self.platform.keys(), "RUSTIC_REPO_OPT_BUCKET": f"bench-{self.key}",
-            "RUSTIC_REPO_OPT_ENDPOINT": s3["endpoint"], "RUSTIC_REPO_OPT_REGION": s3["region"],
+            **super().environment(), **self.platform.keys(), "OPENDAL_BUCKET": f"bench-{self.key}",
+            "OPENDAL_ENDPOINT": s3["endpoint"], "OPENDAL_REGION": s3["region"],
         }
 
     def prepare(self):
