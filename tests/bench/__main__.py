@@ -75,6 +75,7 @@ class Programs:
 
     def __init__(self, options):
         self.paths, self.versions, self.missing = {}, {}, {}
+        self.commit = commit()
         agent = options.bin / "everhold-agent"
         self.paths["everhold"] = agent
         self.versions["everhold"] = peers.call(agent, "--version").strip().replace("everhold-agent", "everhold")
@@ -247,6 +248,12 @@ def git(*argv):
     return subprocess.run(["git", "-C", PROJECT, *argv], capture_output=True, text=True).stdout.strip()
 
 
+def commit():
+    """Taken when the programs are, not hours later."""
+    name = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    return name + (" with changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
 def machine():
     name = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                  if line.startswith("model name")), platform.machine())
@@ -255,13 +262,11 @@ def machine():
 
 
 def about(cell, dataset, programs, options, seconds, rounds):
-    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    if git("status", "--porcelain", "--untracked-files=no"):
-        commit += " with changes"
     data = "smoke" if dataset.name.startswith("smoke") else dataset.name
     command = f"make bench ONLY={works.work_of(cell)} DATA={data} ROUNDS={options.rounds}"
+    command += f" TOOLS={','.join(options.tools)}" if options.tools else ""
     lines = [
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, commit {commit}; {machine()}.",
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, commit {programs.commit}; {machine()}.",
         ", ".join(programs.versions.values()) + "".join(
             f"; without {name} ({reason})" for name, reason in programs.missing.items()) + ".",
         f"Data {dataset.describe()}.",
