@@ -7,6 +7,7 @@ mod backup;
 mod browse;
 mod daemon;
 mod enroll;
+mod mount;
 mod open;
 mod restore;
 mod snapshots;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    control::World,
+    control::{TransferError, World},
     output::{Exit, Format, Output},
     pipeline::member::{Member, MemberError},
     state::{Home, default_home},
@@ -75,6 +76,8 @@ pub enum Command {
     },
     /// Restore a snapshot, or parts of it, into a folder.
     Restore(Restore),
+    /// Show snapshots as a read-only file system, until Ctrl-C.
+    Mount(Mount),
     /// Check that what the store serves is what was backed up.
     Verify {
         /// Snapshot id, or `latest`.
@@ -146,6 +149,19 @@ pub struct Restore {
     pub overwrite: Overwrite,
 }
 
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// An empty folder; it shows all snapshots of this machine by date (DIR/2026-11-22T10-30-00Z, DIR/latest).
+    pub dir: PathBuf,
+    /// Show this one alone: snapshot id, or `latest`.
+    #[arg(long, value_name = "SNAPSHOT")]
+    pub snapshot: Option<String>,
+    /// Let other users of this machine look too, as far as owners, modes and ACLs of the snapshot let them. Without it
+    /// only the mounting user can, and sees everything.
+    #[arg(long)]
+    pub allow_other: bool,
+}
+
 /// When an existing file gives way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Overwrite {
@@ -196,6 +212,7 @@ pub async fn run(cli: Cli) -> Exit {
         }
         Command::Diff { a, b } => with(member(), |m| browse::diff(m, a, b, &output)).await,
         Command::Restore(args) => with(member(), |m| restore::run(m, args, &output)).await,
+        Command::Mount(args) => with(member(), |m| mount::run(m, args, &output)).await,
         Command::Verify { snapshot, read_data } => {
             with(member(), |m| verify::run(m, snapshot, read_data, &output)).await
         }
@@ -221,7 +238,10 @@ where
 /// The failure with its causes, and what to do next.
 fn complain(error: &anyhow::Error, home: &Home, output: &Output) {
     let call = error.chain().find_map(|cause| cause.downcast_ref::<api::client::Error>());
-    let hint = call.map(|call| crate::control::advice(call, home.path()));
+    let stored = error.chain().find_map(|cause| cause.downcast_ref::<TransferError>());
+    let hint = call
+        .map(|call| crate::control::advice(call, home.path()))
+        .or_else(|| stored.map(|stored| stored.advice().to_owned()));
     let text = chain(error);
     if output.is_json() {
         output.json(&serde_json::json!({ "error": text, "hint": hint }));
@@ -266,6 +286,8 @@ mod tests {
             "find *.conf",
             "diff latest latest",
             "restore latest --target d --include x --dry-run --overwrite changed",
+            "mount d",
+            "mount d --snapshot latest --allow-other --json",
             "verify",
             "verify latest --read-data",
             "status",

@@ -3,12 +3,17 @@
 //! Sends exactly the headers of a grant: one more would be refused, and should be. A refusal here is
 //! never final: the caller asks the control plane for a fresh grant and tries again.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use api::catalog::PresignedRequest;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use reqwest::{Body, Method, StatusCode, header::HeaderMap};
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use super::Pace;
@@ -26,13 +31,37 @@ pub enum TransferError {
     Journal(#[source] std::io::Error),
     #[error("the object store sent {got} bytes where {wanted} were asked for")]
     WrongLength { wanted: u64, got: u64 },
+    #[error("nothing moved between here and the object store for {} s", .0.as_secs())]
+    Stalled(Duration),
 }
 
 impl TransferError {
+    /// What a person can do about it.
+    pub const fn advice(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) | Self::Stalled(_) => {
+                "check that this machine reaches the object store (name, network, proxy), then run the command again"
+            }
+            Self::Refused { status: 401 | 403, .. } => {
+                "the store does not accept what the platform signed: set this machine's clock, and ask your \
+                 administrator to run: everhold store probe"
+            }
+            Self::Refused { .. } | Self::WrongLength { .. } | Self::BadGrant => {
+                "run the command again; if it fails again, ask your administrator to run: everhold store probe"
+            }
+            Self::Journal(_) => "check the disk of the agent's home",
+        }
+    }
+
+    /// Whether the store said that it does not let us.
+    pub const fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused { status: 401 | 403, .. })
+    }
+
     /// Whether a fresh grant and another try make sense.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::WrongLength { .. } => true,
+            Self::Unreachable(_) | Self::WrongLength { .. } | Self::Stalled(_) => true,
             // 403: an expired grant, 400: a body cut short on the way, 404: not there yet.
             Self::Refused { status, .. } => {
                 matches!(*status, 400 | 403 | 404 | 408 | 409 | 429 | 500..=599)
@@ -51,10 +80,16 @@ pub enum Stored {
     Before,
 }
 
+/// No more than this without a byte in either direction. A limit for a whole transfer would keep slow lines out: 64 MiB
+/// take longer than a minute below 9 Mbit/s.
+const STALL: Duration = Duration::from_secs(60);
+
 /// The line to the object store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transfer {
     client: reqwest::Client,
+    /// How long nothing may move.
+    stall: Duration,
     /// Holds downloads to a limit.
     down: Option<Arc<Pace>>,
 }
@@ -65,11 +100,16 @@ impl Transfer {
     pub fn new() -> Result<Self, TransferError> {
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
-            .read_timeout(Duration::from_secs(60))
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(TransferError::Unreachable)?;
-        Ok(Self { client, down: None })
+        Ok(Self { client, stall: STALL, down: None })
+    }
+
+    /// The same line, given up when nothing moves for so long; a minute unless told otherwise.
+    #[must_use]
+    pub fn with_stall(self, stall: Duration) -> Self {
+        Self { stall, ..self }
     }
 
     /// The same line with downloads held to a limit, shared by all clones.
@@ -89,13 +129,21 @@ impl Transfer {
         length: u64,
     ) -> Result<Stored, TransferError> {
         let file = tokio::fs::File::open(path).await.map_err(TransferError::Journal)?;
-        let body = Body::wrap_stream(ReaderStream::with_capacity(file, 256 * 1024));
+        let moved = Moved::default();
+        let body = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok({
+            let moved = moved.clone();
+            move |_| moved.now()
+        });
+        let body = Body::wrap_stream(body);
         let mut headers = headers_of(grant)?;
         // Without it a stream is sent chunked, which the store refuses.
         headers.insert(reqwest::header::CONTENT_LENGTH, length.into());
         let request =
             self.client.request(method_of(grant)?, &grant.url).headers(headers).body(body);
-        let response = request.send().await.map_err(TransferError::Unreachable)?;
+        let response = tokio::select! {
+            response = request.send() => response.map_err(TransferError::Unreachable)?,
+            () = moved.stands_still(self.stall) => return Err(TransferError::Stalled(self.stall)),
+        };
         match response.status() {
             status if status.is_success() => {
                 let version = response.headers().get("x-amz-version-id");
@@ -103,7 +151,7 @@ impl Transfer {
                 Ok(Stored::Now(version))
             }
             StatusCode::PRECONDITION_FAILED => Ok(Stored::Before),
-            _ => Err(refusal(response).await),
+            _ => Err(self.refusal(response).await),
         }
     }
 
@@ -126,36 +174,84 @@ impl Transfer {
             .request(method_of(grant)?, &grant.url)
             .headers(headers_of(grant)?)
             .header(reqwest::header::RANGE, span);
-        let response = request.send().await.map_err(TransferError::Unreachable)?;
+        let response = self.in_time(request.send()).await?;
         let whole = response.status() == StatusCode::OK && range.start == 0;
         if response.status() != StatusCode::PARTIAL_CONTENT && !whole {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response).await);
         }
-        let bytes = read_at_most(response, wanted, self.down.as_deref()).await?;
+        let bytes = self.read_at_most(response, wanted, self.down.as_deref()).await?;
         let got = bytes.len() as u64;
         if got == wanted { Ok(bytes) } else { Err(TransferError::WrongLength { wanted, got }) }
     }
+
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, reqwest::Error>>,
+    ) -> Result<T, TransferError> {
+        let told = tokio::time::timeout(self.stall, call).await;
+        told.map_err(|_| TransferError::Stalled(self.stall))?.map_err(TransferError::Unreachable)
+    }
+
+    /// A store that sends more than was asked for does not fill our memory.
+    async fn read_at_most(
+        &self,
+        response: reqwest::Response,
+        most: u64,
+        pace: Option<&Pace>,
+    ) -> Result<Bytes, TransferError> {
+        let room = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(room.min(64 << 20));
+        let mut stream = response.bytes_stream();
+        while let Some(piece) = self.in_time(stream.try_next()).await? {
+            bytes.extend_from_slice(&piece);
+            if let Some(pace) = pace {
+                pace.take(piece.len() as u64).await;
+            }
+            if bytes.len() as u64 > most {
+                return Err(TransferError::WrongLength { wanted: most, got: bytes.len() as u64 });
+            }
+        }
+        Ok(bytes.into())
+    }
+
+    /// Status and, from the XML body, the store's own word for it. Never the URL: it is a capability.
+    async fn refusal(&self, response: reqwest::Response) -> TransferError {
+        let status = response.status().as_u16();
+        let body = self.read_at_most(response, 16 * 1024, None).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&body);
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+        let code = code.map(|(code, _)| code.chars().take(64).collect());
+        TransferError::Refused { status, code }
+    }
 }
 
-/// A store that sends more than was asked for does not fill our memory.
-async fn read_at_most(
-    response: reqwest::Response,
-    most: u64,
-    pace: Option<&Pace>,
-) -> Result<Bytes, TransferError> {
-    let room = usize::try_from(most).unwrap_or(usize::MAX);
-    let mut bytes = Vec::with_capacity(room.min(64 << 20));
-    let mut stream = response.bytes_stream();
-    while let Some(piece) = stream.try_next().await.map_err(TransferError::Unreachable)? {
-        bytes.extend_from_slice(&piece);
-        if let Some(pace) = pace {
-            pace.take(piece.len() as u64).await;
-        }
-        if bytes.len() as u64 > most {
-            return Err(TransferError::WrongLength { wanted: most, got: bytes.len() as u64 });
+/// When a piece of a body was last asked for.
+#[derive(Debug, Clone)]
+struct Moved(Arc<Mutex<Instant>>);
+
+impl Default for Moved {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Moved {
+    fn at(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn now(&self) {
+        *self.at() = Instant::now();
+    }
+    /// Resolves when nothing was asked for in so long.
+    async fn stands_still(&self, stall: Duration) {
+        loop {
+            let until = *self.at() + stall;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
         }
     }
-    Ok(bytes.into())
 }
 
 fn method_of(grant: &PresignedRequest) -> Result<Method, TransferError> {
@@ -176,12 +272,88 @@ fn headers_of(grant: &PresignedRequest) -> Result<HeaderMap, TransferError> {
     Ok(headers)
 }
 
-/// Status and, from the XML body, the store's own word for it. Never the URL: it is a capability.
-async fn refusal(response: reqwest::Response) -> TransferError {
-    let status = response.status().as_u16();
-    let body = read_at_most(response, 16 * 1024, None).await.unwrap_or_default();
-    let text = String::from_utf8_lossy(&body);
-    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-    let code = code.map(|(code, _)| code.chars().take(64).collect());
-    TransferError::Refused { status, code }
+#[cfg(test)]
+mod tests {
+    use api::catalog::PresignedRequest;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_millis(300);
+
+    /// A store that treats its one connection as told; the address for it.
+    async fn store<F>(treat: impl FnOnce(TcpStream) -> F + Send + 'static) -> PresignedRequest
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let url = format!("http://{}/x", listener.local_addr().expect("address"));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a caller");
+            treat(stream).await;
+        });
+        let expires_at = domain::Timestamp::UNIX_EPOCH;
+        PresignedRequest { method: "PUT".to_owned(), url, headers: Vec::new(), expires_at }
+    }
+
+    fn transfer() -> Transfer {
+        Transfer::new().expect("client").with_stall(STALL)
+    }
+
+    /// Larger than what the system's buffers swallow at once.
+    fn large() -> (tempfile::NamedTempFile, u64) {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), vec![7; 24 << 20]).expect("write");
+        (file, 24 << 20)
+    }
+
+    /// Reads the request in pieces with a pause after each, then says that it is stored.
+    async fn slowly(mut stream: TcpStream) {
+        let mut ticks = tokio::time::interval(STALL / 6);
+        let (mut buffer, mut left) = (vec![0; 1 << 20], 24_u64 << 20);
+        while left > 0 {
+            ticks.tick().await;
+            left = left.saturating_sub(stream.read(&mut buffer).await.expect("read") as u64);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("answer");
+    }
+
+    #[tokio::test]
+    async fn an_upload_may_take_long_as_long_as_it_moves() {
+        let (file, length) = large();
+        let grant = store(slowly).await;
+        let start = Instant::now();
+        let stored = transfer().put(&grant, file.path(), length).await.expect("stored");
+        assert_eq!(stored, Stored::Now(None));
+        assert!(start.elapsed() > STALL * 2, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_nothing_or_says_nothing_is_given_up() {
+        let (file, length) = large();
+        let silent = |stream: TcpStream| async move {
+            std::future::pending::<()>().await;
+            drop(stream);
+        };
+        let grant = store(silent).await;
+        let put = transfer().put(&grant, file.path(), length).await;
+        assert!(matches!(put, Err(TransferError::Stalled(_))), "{put:?}");
+        let mut grant = store(silent).await;
+        grant.method = "GET".to_owned();
+        let get = transfer().get(&grant, 0..10).await;
+        assert!(matches!(get, Err(TransferError::Stalled(_))), "{get:?}");
+        let half = |mut stream: TcpStream| async move {
+            let _ = stream.read(&mut [0; 4_096]).await.expect("the request");
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+            stream.write_all(head).await.expect("half an answer");
+            std::future::pending::<()>().await;
+        };
+        let mut grant = store(half).await;
+        grant.method = "GET".to_owned();
+        let get = transfer().get(&grant, 0..10).await;
+        assert!(matches!(get, Err(TransferError::Stalled(_))), "{get:?}");
+    }
 }

@@ -49,7 +49,8 @@ pub enum RunError {
     // Not transparent: the advice for people is found by the cause itself.
     #[error("{0}")]
     Control(#[from] api::client::Error),
-    #[error(transparent)]
+    // Not transparent: the advice for people is found by the cause itself.
+    #[error("{0}")]
     Transfer(#[from] TransferError),
     #[error("the parent snapshot cannot be had: {0}")]
     Parent(#[from] FetchError),

@@ -46,7 +46,7 @@ pub enum FetchError {
     // Not transparent: the advice for people is found by the cause itself.
     #[error("{0}")]
     Control(#[from] api::client::Error),
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] TransferError),
     #[error("the manifest of the snapshot cannot be believed: {0}")]
     Manifest(#[from] ManifestError),

@@ -46,6 +46,8 @@ const IN_FLIGHT: usize = 4;
 const QUEUE: usize = 2;
 /// Tries per pack, with pauses up to 30 s: about ten minutes of a store that is away.
 const TRIES: u32 = 25;
+/// A grant may run out under way, but fresh ones in a row that are all refused mean no.
+const DENIED: u32 = 4;
 
 /// An upload that ended the run.
 #[derive(Debug, thiserror::Error)]
@@ -200,11 +202,14 @@ async fn next_pack(
 /// # Errors
 /// When it was refused for good or tried too often.
 pub async fn upload(lane: &Lane, pack: &Spooled) -> Result<Confirmed, UploadError> {
-    let mut attempt = 1;
+    let (mut attempt, mut denied) = (1, 0);
     loop {
-        match try_once(lane, pack).await {
+        let tried = try_once(lane, pack).await;
+        let is_denied = matches!(&tried, Err(UploadError::Store(error)) if error.is_denied());
+        denied = if is_denied { denied + 1 } else { 0 };
+        match tried {
             Ok(facts) => return facts_to_confirmed(facts),
-            Err(error) if attempt < TRIES && worth_another_try(&error) => {
+            Err(error) if attempt < TRIES && denied < DENIED && worth_another_try(&error) => {
                 tracing::warn!(seq = pack.seq, attempt, %error, "upload is tried again");
                 let pause = pause(attempt, lane.control.world().ids.as_ref());
                 tokio::select! {
