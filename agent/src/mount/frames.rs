@@ -60,6 +60,11 @@ impl<K: Copy + Eq + Hash, T> Cache<K, T> {
         self.slots.contains_key(&key)
     }
 
+    fn remove(&mut self, key: K) {
+        self.weight -= self.slots.remove(&key).map_or(0, |(_, weight)| weight);
+        self.order.retain(|known| *known != key);
+    }
+
     /// The value of this slot is there: weighed once, or taken out because it is an error.
     fn settle(&mut self, key: K, made: &Arc<Slot<T>>, weight: Option<usize>) {
         let Some((slot, known)) = self.slots.get_mut(&key) else { return };
@@ -156,14 +161,18 @@ impl Loader {
         }
         let at = At { frames: Arc::clone(frames), pack: pack.clone(), open, frame };
         let number = at.window()?;
-        let (start, bytes) = if self.is_worth_a_window(&at, number) {
-            let window = self.window(&at, number)?;
+        if self.is_worth_a_window(&at, number) {
+            let (start, bytes) = self.window(&at, number)?;
             self.read_ahead(&at, number);
-            window
-        } else {
-            let range = at.range()?;
-            (range.start, frames.read(pack, range).map_err(Arc::new)?)
-        };
+            if let Ok(frame) = frames.decode(pack, &at.open, frame, &bytes, start) {
+                return Ok(frame);
+            }
+            // Damaged on the way or in the store: asked for once more, and not kept for the next reader.
+            self.state().sealed.remove((at.pack.sha256, number));
+        }
+        let range = at.range()?;
+        let start = range.start;
+        let bytes = frames.read(pack, range).map_err(Arc::new)?;
         frames.decode(pack, &at.open, frame, &bytes, start).map_err(Arc::new)
     }
 
@@ -294,6 +303,9 @@ mod tests {
         }
         assert_eq!(cache.weight, 8);
         assert!(!cache.has(2) && cache.has(3) && cache.has(4));
+        cache.remove(3);
+        cache.remove(3);
+        assert_eq!((cache.weight, cache.order.len()), (4, 1));
     }
 
     #[test]
