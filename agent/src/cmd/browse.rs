@@ -4,7 +4,10 @@ use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
-use vault::tree::{Change, Entry, EntryKind};
+use vault::{
+    snapshot::Reader,
+    tree::{Change, Entry, EntryKind},
+};
 
 use super::open;
 use crate::{
@@ -104,33 +107,35 @@ pub async fn ls(
     let output = output.clone();
     let path = path.unwrap_or_default();
     let folder = path.as_os_str().as_bytes().to_vec();
-    open::blocking(move || {
-        let folder = trimmed(&folder);
-        let entry = if folder.is_empty() { None } else { reader.get(&folder)? };
-        match entry {
-            Some(entry) if !entry.is_dir() => {
-                print(&entry, &output);
-                return Ok(Exit::Good);
-            }
-            None if !folder.is_empty() => {
-                return Err(anyhow!(
-                    "{} is not in the snapshot; see everhold-agent ls {snapshot}",
-                    display_path(&folder)
-                ));
-            }
-            _ => {}
+    open::blocking(move || show(&reader, &folder, &snapshot, &output)).await
+}
+
+/// Prints a folder, or one entry. Blocking.
+pub fn show(reader: &Reader, path: &[u8], snapshot: &str, output: &Output) -> Result<Exit> {
+    let folder = trimmed(path);
+    let entry = if folder.is_empty() { None } else { reader.get(&folder)? };
+    match entry {
+        Some(entry) if !entry.is_dir() => {
+            print(&entry, output);
+            return Ok(Exit::Good);
         }
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = reader.list_dir(&folder, after.as_deref(), PAGE)?;
-            page.iter().for_each(|entry| print(entry, &output));
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.name().to_vec()),
-                _ => return Ok(Exit::Good),
-            }
+        None if !folder.is_empty() => {
+            return Err(anyhow!(
+                "{} is not in the snapshot; see everhold-agent ls {snapshot}",
+                display_path(&folder)
+            ));
         }
-    })
-    .await
+        _ => {}
+    }
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = reader.list_dir(&folder, after.as_deref(), PAGE)?;
+        page.iter().for_each(|entry| print(entry, output));
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.name().to_vec()),
+            _ => return Ok(Exit::Good),
+        }
+    }
 }
 
 /// As the tree spells it: no slashes at the ends, none twice.

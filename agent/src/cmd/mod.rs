@@ -7,8 +7,10 @@ mod backup;
 mod browse;
 mod daemon;
 mod enroll;
+mod fsck;
 mod mount;
 mod open;
+mod rescue;
 mod restore;
 mod snapshots;
 mod verify;
@@ -87,6 +89,12 @@ pub enum Command {
         #[arg(long)]
         read_data: bool,
     },
+    /// Check a whole vault, trusting nothing: signatures, names, frames, ids, trees, references.
+    ///
+    /// Of this agent's own snapshots, through the server; or, with --kit, of any copy of the bucket.
+    Fsck(fsck::Fsck),
+    /// List and restore with nothing but the bucket and the recovery kit: no server, no account.
+    Rescue(rescue::Rescue),
     /// Show who this agent is and how it stands.
     Status,
     /// Run in the background: carry out runs started in the portal.
@@ -216,6 +224,11 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Verify { snapshot, read_data } => {
             with(member(), |m| verify::run(m, snapshot, read_data, &output)).await
         }
+        Command::Fsck(args) if args.needs_server() => {
+            with(member(), |m| fsck::run_here(m, args, &output)).await
+        }
+        Command::Fsck(args) => fsck::run_on_copy(args, &output).await,
+        Command::Rescue(args) => rescue::run(args, &world, &output).await,
         Command::Status => with(member(), |m| snapshots::status(m, &output)).await,
         Command::Daemon => with(member(), |m| daemon::run(m, &output)).await,
     };
@@ -290,6 +303,14 @@ mod tests {
             "mount d --snapshot latest --allow-other --json",
             "verify",
             "verify latest --read-data",
+            "fsck",
+            "fsck --structure --json",
+            "fsck --affected 00",
+            "fsck --kit k --bucket-dir d",
+            "rescue --kit k --bucket-dir d list --json",
+            "rescue --kit k --s3-endpoint http://x --bucket b --key-bucket c ls latest /a",
+            "rescue --kit k --bucket-dir d --keys-dir e restore latest --to x --include *.c --zero-damaged",
+            "rescue --kit k --bucket-dir d verify",
             "status",
             "daemon",
         ];

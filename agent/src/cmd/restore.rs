@@ -45,12 +45,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
     let order = Order {
         target: std::path::absolute(&args.target)?,
         include: glob_rules(&args.include)?,
-        overwrite: match args.overwrite {
-            Choice::Never => Overwrite::Never,
-            Choice::Older => Overwrite::Older,
-            Choice::Changed => Overwrite::Changed,
-            Choice::Always => Overwrite::Always,
-        },
+        overwrite: choice(args.overwrite),
     };
     let snapshot = open::find(&member, &args.snapshot).await?;
     let reader = open::reader(&member, &snapshot, Caching::Use).await?;
@@ -60,25 +55,48 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
         return Ok(Exit::with_exceptions(problems.len()));
     }
     let (figures, cancel) = (Arc::new(Figures::default()), CancellationToken::new());
-    let signals = tokio::spawn({
-        let cancel = cancel.clone();
-        async move {
-            super::daemon::stop_signal().await;
-            cancel.cancel();
-        }
-    });
-    let progress = tokio::spawn(show(figures.clone(), output.clone()));
+    let watch = Watch::begin(&figures, &cancel, output);
     let ids = member.control.world().ids.clone();
     let target = order.target.display().to_string();
     let done =
         open::blocking(move || Ok(restore(&reader, &order, ids.as_ref(), figures, cancel)?)).await;
-    progress.abort();
-    signals.abort();
-    // The bar is gone when its task is.
-    let _ = progress.await;
+    watch.end().await;
     let report = done?;
     tell(snapshot.id, target, &report, started.elapsed(), output);
     Ok(Exit::with_exceptions(report.problems.len()))
+}
+
+/// The engine's word for the choice.
+pub const fn choice(choice: Choice) -> Overwrite {
+    match choice {
+        Choice::Never => Overwrite::Never,
+        Choice::Older => Overwrite::Older,
+        Choice::Changed => Overwrite::Changed,
+        Choice::Always => Overwrite::Always,
+    }
+}
+
+/// Beside a restore: the bar, and the signals that stop it.
+pub struct Watch {
+    signals: tokio::task::JoinHandle<()>,
+    progress: tokio::task::JoinHandle<()>,
+}
+
+impl Watch {
+    pub fn begin(figures: &Arc<Figures>, cancel: &CancellationToken, output: &Output) -> Self {
+        let cancel = cancel.clone();
+        let signals = tokio::spawn(async move {
+            super::daemon::stop_signal().await;
+            cancel.cancel();
+        });
+        Self { signals, progress: tokio::spawn(show(figures.clone(), output.clone())) }
+    }
+    pub async fn end(self) {
+        self.progress.abort();
+        self.signals.abort();
+        // The bar is gone when its task is.
+        let _ = self.progress.await;
+    }
 }
 
 async fn show(figures: Arc<Figures>, output: Output) {
@@ -163,7 +181,8 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
     }
 }
 
-fn list(problems: &[Problem], output: &Output) {
+/// Says each problem.
+pub fn list(problems: &[Problem], output: &Output) {
     for problem in problems {
         let kind = serde_json::to_string(&problem.kind).unwrap_or_default();
         output.line(format_args!(

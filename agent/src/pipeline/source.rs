@@ -77,16 +77,29 @@ pub async fn fetch_chain(
     transfer: &Transfer,
     snapshot: SnapshotId,
 ) -> Result<Chain, FetchError> {
+    Ok(fetch_chain_bytes(member, transfer, snapshot).await?.0)
+}
+
+/// As [`fetch_chain`], with the objects of the manifests, in the same order.
+///
+/// # Errors
+/// See [`FetchError`].
+pub async fn fetch_chain_bytes(
+    member: &Member,
+    transfer: &Transfer,
+    snapshot: SnapshotId,
+) -> Result<(Chain, Vec<Bytes>), FetchError> {
     let grants = member.control.restore_grants(snapshot, Vec::new()).await?;
-    let mut manifests = Vec::new();
+    let (mut manifests, mut objects) = (Vec::new(), Vec::new());
     for grant in &grants.manifests {
         let bytes = get_whole(&member.control, transfer, grant).await?;
         let manifest = SignedManifest::decode(grant.pack.id, &bytes)?;
         manifest.verify(&member.roster)?;
         manifests.push(manifest);
+        objects.push(bytes);
     }
     let packs = resolve(&manifests)?;
-    Ok(Chain { manifests, packs })
+    Ok((Chain { manifests, packs }, objects))
 }
 
 async fn get_whole(

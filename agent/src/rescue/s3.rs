@@ -1,0 +1,122 @@
+//! Any S3 endpoint, read-only, through object_store.
+//!
+//! Invariant: an answer that is not exactly the range asked for is an error. Versions named by manifests are asked for
+//! first, so that an object somebody overwrote later is still the right one; a copy of the bucket elsewhere has other
+//! versions, and then the key alone must do: the hash decides in either case.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::{
+    GetOptions, GetRange, ObjectStore as _,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path,
+};
+use tokio::runtime::Handle;
+use url::Url;
+use vault::{
+    rescue::{Listed, Objects},
+    snapshot::SourceError,
+};
+
+/// Who reads.
+pub struct Key<'a> {
+    pub region: &'a str,
+    pub id: &'a str,
+    pub secret: &'a str,
+    pub token: Option<&'a str>,
+}
+
+/// One bucket.
+pub struct S3 {
+    store: AmazonS3,
+    runtime: Handle,
+    /// False once the key alone gave what the version did not.
+    versions: AtomicBool,
+}
+
+impl S3 {
+    /// Speaks to nobody yet.
+    pub fn connect(
+        endpoint: &Url,
+        bucket: &str,
+        key: &Key<'_>,
+        runtime: Handle,
+    ) -> Result<Self, object_store::Error> {
+        let mut builder = AmazonS3Builder::new()
+            .with_endpoint(endpoint.as_str().trim_end_matches('/'))
+            .with_allow_http(endpoint.scheme() == "http")
+            .with_virtual_hosted_style_request(false)
+            .with_bucket_name(bucket)
+            .with_region(key.region)
+            .with_access_key_id(key.id)
+            .with_secret_access_key(key.secret);
+        if let Some(token) = key.token {
+            builder = builder.with_token(token);
+        }
+        Ok(Self { store: builder.build()?, runtime, versions: AtomicBool::new(true) })
+    }
+
+    fn get(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, SourceError> {
+        let wanted = range.end - range.start;
+        let path = Path::parse(key).map_err(|_| SourceError::Missing)?;
+        let options = GetOptions {
+            version: version.map(str::to_owned),
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        let bytes = self
+            .runtime
+            .block_on(async { self.store.get_opts(&path, options).await?.bytes().await });
+        match bytes {
+            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            Ok(_) => {
+                Err(SourceError::Failed("the store sent another length than asked for".into()))
+            }
+            Err(object_store::Error::NotFound { .. }) => Err(SourceError::Missing),
+            Err(error) => Err(SourceError::Failed(Box::new(error))),
+        }
+    }
+}
+
+impl Objects for S3 {
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Listed)) -> Result<(), SourceError> {
+        let path = Path::parse(prefix.trim_end_matches('/')).map_err(|_| SourceError::Missing)?;
+        self.runtime
+            .block_on(async {
+                let mut lines = self.store.list(Some(&path));
+                while let Some(line) = lines.try_next().await? {
+                    each(Listed { key: line.location.to_string(), length: line.size });
+                }
+                Ok(())
+            })
+            .map_err(|error: object_store::Error| SourceError::Failed(Box::new(error)))
+    }
+
+    fn read(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, SourceError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let version = version.filter(|_| self.versions.load(Ordering::Relaxed));
+        let Some(version) = version else { return self.get(key, None, range) };
+        self.get(key, Some(version), range.clone()).or_else(|error| {
+            let bytes = self.get(key, None, range).map_err(|_| error)?;
+            self.versions.store(false, Ordering::Relaxed);
+            Ok(bytes)
+        })
+    }
+}
