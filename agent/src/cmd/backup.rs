@@ -13,6 +13,7 @@ use api::{
 };
 use domain::{SnapshotId, run::RunState, source::RunException};
 use serde::Serialize;
+use vault::index::Budget;
 
 use super::Backup;
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         backup::{Done, Plan, Watch, bury_predecessor, execute},
         feed::LeftOut,
         member::Member,
+        told::Told,
     },
     sources::{Excluded, Excludes, Names, Roots, WalkOptions, glob_rules},
     state::Home,
@@ -37,7 +39,11 @@ pub struct Summary<'a> {
     pub new_bytes: u64,
     pub stored_bytes: u64,
     pub duration_ms: u64,
+    /// All, or the first of very many.
     pub exceptions: &'a [RunException],
+    /// A file with all of them, where they are too many to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exceptions_file: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
@@ -82,7 +88,7 @@ pub async fn run(member: Member, args: Backup, output: &Output) -> Result<Exit> 
     let _ = progress.await;
     let done = done?;
     report(&done, output);
-    Ok(Exit::with_exceptions(done.exceptions.len()))
+    Ok(Exit::with_exceptions(usize::try_from(done.exceptions.count()).unwrap_or(usize::MAX)))
 }
 
 /// How long a lease of a run that nobody carries on is waited for, in tries of [`LEASE_PAUSE`].
@@ -154,7 +160,7 @@ pub fn plan(home: &Home, paths: &[PathBuf], source: RunSource, cwd: &Path) -> Re
         agent_home: home.fingerprint(),
     };
     let options = WalkOptions { excludes, names: Names::of_this_machine() };
-    Ok(Plan { roots, options, source })
+    Ok(Plan { roots, options, source, budget: Budget::NORMAL })
 }
 
 fn exists(root: &[Vec<u8>]) -> bool {
@@ -186,7 +192,7 @@ async fn show(watch: Watch, output: Output) {
 /// Tells how it went; the last line on stdout is the summary.
 pub fn report(done: &Done, output: &Output) {
     if output.is_json() {
-        for LeftOut { path, why } in &done.left_out {
+        for LeftOut { path, why } in done.left_out.iter() {
             output.json(&LeftOutLine { event: "left_out", path, reason: why.to_string() });
         }
         for detail in &done.warnings {
@@ -201,6 +207,7 @@ pub fn report(done: &Done, output: &Output) {
             stored_bytes: done.stats.stored_bytes,
             duration_ms: done.stats.duration_ms,
             exceptions: &done.exceptions,
+            exceptions_file: done.exceptions.file(),
         });
         return;
     }
@@ -211,7 +218,8 @@ pub fn report(done: &Done, output: &Output) {
     if by_pattern > 0 {
         output.line(format_args!("left out: {by_pattern} entries by exclude patterns"));
     }
-    for exception in &done.exceptions {
+    say_more("left out", &done.left_out, output);
+    for exception in done.exceptions.iter() {
         let kind = serde_json::to_string(&exception.kind).unwrap_or_default();
         output.line(format_args!(
             "exception: {} {}: {}",
@@ -220,6 +228,7 @@ pub fn report(done: &Done, output: &Output) {
             plain(&exception.detail)
         ));
     }
+    say_more("exceptions", &done.exceptions, output);
     for warning in &done.warnings {
         output.line(format_args!("warning: {}", plain(warning)));
     }
@@ -237,7 +246,20 @@ pub fn report(done: &Done, output: &Output) {
     if !done.exceptions.is_empty() {
         output.line(format_args!(
             "{} exceptions, listed above; everything else is protected.",
-            done.exceptions.len()
+            done.exceptions.count()
+        ));
+    }
+}
+
+/// Where the rest of a long list is.
+fn say_more<T>(what: &str, told: &Told<T>, output: &Output) {
+    if told.count() > told.len() as u64 {
+        let file = told.file().map_or_else(|| "in the log".to_owned(), |f| f.display().to_string());
+        output.line(format_args!(
+            "{what}: these are the first {} of {}; all of them: {}",
+            told.len(),
+            told.count(),
+            plain(&file)
         ));
     }
 }
@@ -272,6 +294,7 @@ mod tests {
             stored_bytes: 4,
             duration_ms: 5,
             exceptions: &[],
+            exceptions_file: None,
         };
         let text = serde_json::to_string(&summary).expect("json");
         assert_eq!(

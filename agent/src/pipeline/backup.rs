@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupContext, FinishedSnapshot, Summary, Writer},
     id::Sha256,
-    index::{ChunkIndex, KnownPack},
+    index::{Budget, ChunkIndex},
     manifest::{Builder, Manifest, SignedManifest, resolve},
     receipt::Receipt,
     snapshot::Reader,
@@ -30,6 +30,7 @@ use super::{
     parent::{self, Adopted, ParentCursor},
     source::{Cache, Caching, Chain, FetchError, GrantSource, fetch_chain},
     spool::Spool,
+    told::{Telling, Told},
     upload::{self, ConfirmedPacks, Lane, UploadError, UploadSink},
 };
 use crate::{
@@ -42,6 +43,10 @@ use crate::{
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8)
 }
+
+/// Files in the agent's home with the whole of a list too long to show.
+const EXCEPTIONS: &str = "exceptions.jsonl";
+const LEFT_OUT: &str = "left-out.jsonl";
 
 /// A run that did not end in a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +82,8 @@ pub struct Plan {
     pub roots: Roots,
     pub options: WalkOptions,
     pub source: RunSource,
+    /// Memory for what grows with the number of files.
+    pub budget: Budget,
 }
 
 /// A committed backup.
@@ -85,8 +92,8 @@ pub struct Done {
     pub snapshot_id: SnapshotId,
     pub status: RunState,
     pub stats: SnapshotStats,
-    pub exceptions: Vec<RunException>,
-    pub left_out: Vec<LeftOut>,
+    pub exceptions: Told<RunException>,
+    pub left_out: Told<LeftOut>,
     pub locked_until: Timestamp,
     /// What went wrong after the commit; the snapshot stands.
     pub warnings: Vec<String>,
@@ -279,9 +286,8 @@ struct Made {
     /// Packs of the vault beside the parent's.
     others: Arc<ConfirmedPacks>,
     index: Arc<ChunkIndex>,
-    sent: Arc<Mutex<Vec<KnownPack>>>,
-    exceptions: Vec<RunException>,
-    left_out: Vec<LeftOut>,
+    exceptions: Told<RunException>,
+    left_out: Told<LeftOut>,
 }
 
 /// Walk, read, seal and upload, until every pack is confirmed.
@@ -295,7 +301,6 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
     });
     let (sink, uploads) =
         upload::start(lane.clone(), spool, engine.watch.counters.stored_bytes.clone());
-    let sent = uploads.sent();
     let chain = engine.chain;
     let seat = Seat {
         member: engine.member,
@@ -319,7 +324,6 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
         confirmed: places,
         others,
         index: fed.index,
-        sent,
         exceptions: fed.exceptions,
         left_out: fed.left_out,
     })
@@ -350,8 +354,8 @@ struct Seat {
 struct Fed {
     finished: FinishedSnapshot,
     index: Arc<ChunkIndex>,
-    exceptions: Vec<RunException>,
-    left_out: Vec<LeftOut>,
+    exceptions: Told<RunException>,
+    left_out: Told<LeftOut>,
 }
 
 impl Seat {
@@ -364,7 +368,8 @@ impl Seat {
     ) -> Result<Fed, FeedError> {
         let Self { member, session, watch, others } = self;
         let home = member.home.path();
-        let index = parent::index_of(home, &member.vault, reader.as_deref(), adopted, &others);
+        let parent = reader.as_deref();
+        let index = parent::index_of(home, &member.vault, parent, adopted, &others, plan.budget);
         let index = Arc::new(index);
         let context = BackupContext {
             agent: member.identity.agent_id,
@@ -393,13 +398,15 @@ impl Seat {
             watch.cancel,
             world.clock.clone(),
         );
+        feeder.exceptions = Telling::to(&home.join(EXCEPTIONS));
+        feeder.left_out = Telling::to(&home.join(LEFT_OUT));
         Walk::run(&plan.roots, &plan.options, &mut feeder)?;
-        let (exceptions, left_out) = (feeder.exceptions, feeder.left_out);
+        let (exceptions, left_out) = (feeder.exceptions.finish(), feeder.left_out.finish());
         let summary = Summary {
             paths: plan.roots.paths().iter().map(|path| path.join(&b'/')).collect(),
             tags: plan.source.tags,
             host: member.identity.name.clone(),
-            exceptions: exceptions.len() as u64,
+            exceptions: exceptions.count(),
             ..Summary::default()
         };
         let finished = writer.finish(summary)?;
@@ -417,7 +424,7 @@ impl Made {
             source_bytes: stats.source_bytes,
             new_bytes: stats.new_bytes,
             stored_bytes: stats.stored_bytes,
-            exceptions: self.exceptions.len() as u64,
+            exceptions: self.exceptions.count(),
             duration_ms: 0,
         }
     }
@@ -506,11 +513,6 @@ fn keep_for_next_run(
     stored: &vault::manifest::Confirmed,
     bytes: &[u8],
 ) -> io::Result<()> {
-    let mut index = ChunkIndex::new(member.vault.vault());
-    let sent = made.sent.lock().unwrap_or_else(PoisonError::into_inner);
-    for pack in made.index.packs().iter().chain(sent.iter()) {
-        index.add(pack.kind, pack.sha256, pack.length, &pack.directory);
-    }
     let Ok(own) = SignedManifest::decode(stored.id, bytes) else { return Ok(()) };
     let before = made.chain.as_ref().map_or(&[][..], |chain| &chain.manifests);
     let chain: Vec<SignedManifest> = std::iter::once(own).chain(before.iter().cloned()).collect();
@@ -519,9 +521,9 @@ fn keep_for_next_run(
     let used = set.by_hash();
     // Another path set's packs stay known, or alternating two sets would upload each anew.
     let keep = |sha256: &Sha256| used.contains_key(sha256) || made.others.contains_key(sha256);
-    index.retain(keep);
+    made.index.retain(keep);
     Cache::at(&member.home.cache()).retain(keep);
-    parent::save_index(member.home.path(), &index)
+    parent::save_index(member.home.path(), &made.index)
 }
 
 /// The first thousand exceptions travel; all are counted and shown here.

@@ -1,7 +1,5 @@
 //! Between what a file system says and what a snapshot keeps, both ways.
 
-use std::collections::HashMap;
-
 use rustix::fs::{major, makedev, minor};
 use vault::tree::{Content, Entry, EntryKind, FileTime, Xattr};
 
@@ -9,47 +7,6 @@ use crate::{
     restore::apply::Attributes,
     sources::{Found, Kind, Meta, Moment, Stat},
 };
-
-/// Numbers for groups of hard links: the inode number, or the next free one where two devices collide.
-#[derive(Debug, Default)]
-pub struct LinkGroups {
-    owners: HashMap<u64, (u64, u64)>,
-    /// Inodes whose later names are a group of their own.
-    renumbered: HashMap<(u64, u64), u64>,
-}
-
-impl LinkGroups {
-    /// The group of an inode with several names; `None` for one with a single name, and for folders.
-    pub fn of(&mut self, stat: &Stat) -> Option<u64> {
-        if stat.links < 2 || stat.kind == Kind::Directory {
-            return None;
-        }
-        if let Some(group) = self.renumbered.get(&stat.identity()) {
-            return Some(*group);
-        }
-        Some(self.number(stat.ino, stat))
-    }
-
-    /// From here on the names of this inode are another file: its content is not what its first names have.
-    pub fn split(&mut self, stat: &Stat) {
-        if let Some(old) = self.of(stat) {
-            let mut group = old.wrapping_add(1);
-            while self.owners.contains_key(&group) {
-                group = group.wrapping_add(1);
-            }
-            self.owners.insert(group, stat.identity());
-            self.renumbered.insert(stat.identity(), group);
-        }
-    }
-
-    fn number(&mut self, mut group: u64, stat: &Stat) -> u64 {
-        // Two inodes in one group would be restored as one file: never.
-        while *self.owners.entry(group).or_insert(stat.identity()) != stat.identity() {
-            group = group.wrapping_add(1);
-        }
-        group
-    }
-}
 
 /// An entry for the tree; a file's size as seen at open, its content still to come.
 pub fn to_entry(found: Found, hardlink: Option<u64>) -> Entry {
@@ -148,17 +105,6 @@ mod tests {
             mtime: Moment { secs: -5, nanos: 7 },
             ctime: Moment { secs: 5, nanos: 8 },
         }
-    }
-
-    #[test]
-    fn equal_inode_numbers_of_two_devices_are_two_groups() {
-        let mut groups = LinkGroups::default();
-        let first = groups.of(&stat(1, 10, 2));
-        let other = groups.of(&stat(2, 10, 2));
-        assert_ne!(first, other);
-        assert_eq!(groups.of(&stat(1, 10, 2)), first);
-        assert_eq!(groups.of(&stat(2, 10, 2)), other);
-        assert_eq!(groups.of(&stat(3, 11, 1)), None);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! (R12). A single file never ends the run; only the engine, the journal or a cancel does.
 
 use std::{
-    collections::HashMap,
     io::{self, Read},
     ops::Range,
     sync::{
@@ -24,8 +23,10 @@ use vault::{
 };
 
 use super::{
-    entry::{LinkGroups, from_stat, to_entry},
+    entry::{from_stat, to_entry},
+    links::{LinkGroups, Readings},
     parent::ParentCursor,
+    told::Telling,
 };
 use crate::sources::{
     Excluded, Extent, Found, Names, OpenFile, Stat, Verdict, Visitor, display_path, exception,
@@ -50,6 +51,16 @@ pub struct LeftOut {
     pub why: Excluded,
 }
 
+impl serde::Serialize for LeftOut {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut out = serializer.serialize_struct("LeftOut", 2)?;
+        out.serialize_field("path", &self.path)?;
+        out.serialize_field("reason", &self.why.to_string())?;
+        out.end()
+    }
+}
+
 /// Why feeding stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -57,14 +68,6 @@ pub enum FeedError {
     Engine(#[from] BackupError),
     #[error("the run was canceled")]
     Canceled,
-}
-
-/// The first reading of a file with several names.
-#[derive(Debug)]
-struct Reading {
-    stat: Stat,
-    /// `None`: too fresh to be relied on.
-    ctime: Option<FileTime>,
 }
 
 /// The walk's visitor and the engine's feeder.
@@ -76,9 +79,9 @@ pub struct Feeder<'a> {
     pub cancel: CancellationToken,
     pub clock: Arc<dyn Clock>,
     pub groups: LinkGroups,
-    readings: HashMap<u64, Reading>,
-    pub exceptions: Vec<RunException>,
-    pub left_out: Vec<LeftOut>,
+    readings: Readings,
+    pub exceptions: Telling<RunException>,
+    pub left_out: Telling<LeftOut>,
     pub buffer: Vec<u8>,
 }
 
@@ -91,6 +94,7 @@ impl<'a> Feeder<'a> {
         cancel: CancellationToken,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        let (groups, readings) = (LinkGroups::new(writer.shelf()), Readings::new(writer.shelf()));
         Self {
             writer,
             parent,
@@ -98,10 +102,10 @@ impl<'a> Feeder<'a> {
             counters,
             cancel,
             clock,
-            groups: LinkGroups::default(),
-            readings: HashMap::new(),
-            exceptions: Vec::new(),
-            left_out: Vec::new(),
+            groups,
+            readings,
+            exceptions: Telling::default(),
+            left_out: Telling::default(),
             buffer: vec![0; FIRST_READ],
         }
     }
@@ -135,13 +139,13 @@ impl<'a> Feeder<'a> {
     fn is_known_link(&mut self, found: &Found) -> Result<bool, FeedError> {
         let stat = &found.meta.stat;
         let Some(group) = self.groups.of(stat) else { return Ok(false) };
-        let Some(reading) = self.readings.get(&group) else { return Ok(false) };
-        if reading.stat.same_content(stat) {
+        let Some(reading) = self.readings.of(group) else { return Ok(false) };
+        if reading.same_content(stat) {
             let mut entry = to_entry(found.clone(), Some(group));
             entry.ctime = reading.ctime;
             return self.link(entry);
         }
-        if reading.stat.size != stat.size || reading.stat.mtime != stat.mtime {
+        if reading.is_written(stat) {
             self.groups.split(stat);
             let detail = "it was written after it was read under another of its names: here it is in the snapshot as a file of its own";
             self.confess(exception(&found.path, ExceptionKind::ChangedWhileRead, detail));
@@ -164,7 +168,7 @@ impl<'a> Feeder<'a> {
 
     fn remember(&mut self, group: Option<u64>, stat: &Stat, ctime: Option<FileTime>) {
         if let Some(group) = group {
-            self.readings.insert(group, Reading { stat: stat.clone(), ctime });
+            self.readings.remember(group, stat, ctime);
         }
     }
 
@@ -265,8 +269,8 @@ impl Visitor for Feeder<'_> {
         }
         let Some(mut entry) = self.unchanged_entry(path, stat) else { return Ok(false) };
         let group = entry.hardlink;
-        if let Some(reading) = group.and_then(|group| self.readings.get(&group)) {
-            if !reading.stat.same_content(stat) {
+        if let Some(reading) = group.and_then(|group| self.readings.of(group)) {
+            if !reading.same_content(stat) {
                 return Ok(false);
             }
             entry.ctime = reading.ctime;

@@ -2,12 +2,12 @@
 //!
 //! Everything here is advice. A parent that cannot be read makes the backup slower, never wrong.
 
-use std::{collections::BTreeMap, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use api::catalog::{PackFacts, PackKind as WireKind};
 use vault::{
     id::Sha256,
-    index::ChunkIndex,
+    index::{Budget, ChunkIndex},
     keys::VaultKeys,
     manifest::Confirmed,
     pack::{Directory, OpenPack, PackError, PackKind},
@@ -51,7 +51,7 @@ impl ParentCursor {
 /// Where the index is kept between runs.
 const INDEX: &str = "index";
 /// The index is rebuilt from packs when its shape changes.
-const GENERATION: u64 = 1;
+const GENERATION: u64 = 2;
 
 /// A pack of an interrupted session that the server confirmed and whose directory is still here.
 pub struct Adopted {
@@ -71,10 +71,13 @@ pub fn index_of(
     parent: Option<&Reader>,
     adopted: &[Adopted],
     others: &BTreeMap<Sha256, Confirmed>,
+    budget: Budget,
 ) -> ChunkIndex {
-    let stored = ChunkIndex::load(&home.join(INDEX), keys.vault());
-    let stored = stored.filter(|(_, generation)| *generation == GENERATION);
-    let mut index = stored.map_or_else(|| ChunkIndex::new(keys.vault()), |(index, _)| index);
+    let index = ChunkIndex::open(&home.join(INDEX), keys.vault(), GENERATION, budget);
+    let index = index.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the index cannot be used; this run keeps its own in memory");
+        ChunkIndex::new(keys.vault())
+    });
     let known = |sha256: &Sha256| {
         parent.is_some_and(|parent| parent.frames().pack_ref(sha256).is_some())
             || adopted.iter().any(|pack| pack.sha256 == *sha256)
@@ -102,9 +105,7 @@ pub fn index_of(
 /// # Errors
 /// What the system says; it costs time then, nothing else.
 pub fn save_index(home: &Path, index: &ChunkIndex) -> io::Result<()> {
-    let path = home.join(INDEX);
-    index.save(&path, GENERATION)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+    index.save(&home.join(INDEX), GENERATION)
 }
 
 /// The stored index, for finding chunks without reading directories.
@@ -159,8 +160,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let index = ChunkIndex::new(VaultId::from_bytes([1; 16]));
         save_index(dir.path(), &index).expect("saves");
-        let meta = std::fs::metadata(dir.path().join(INDEX)).expect("stat");
-        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
-        assert!(save_index(&dir.path().join("gone"), &index).is_err());
+        for (name, mode) in [("index", 0o700), ("index/head", 0o600)] {
+            let meta = std::fs::metadata(dir.path().join(name)).expect("stat");
+            assert_eq!(meta.permissions().mode() & 0o777, mode);
+        }
+        std::fs::write(dir.path().join("no folder"), b"").expect("write");
+        assert!(save_index(&dir.path().join("no folder"), &index).is_err());
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -29,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{PackSink, SinkError},
     id::Sha256,
-    index::KnownPack,
     manifest::Confirmed,
     pack::SealedPack,
 };
@@ -84,8 +83,6 @@ pub struct UploadSink {
     cancel: CancellationToken,
     /// Bytes of packs sealed so far, for progress.
     stored: Arc<AtomicU64>,
-    /// What went out, for the next run's index.
-    sent: Arc<Mutex<Vec<KnownPack>>>,
 }
 
 /// Confirmed packs by the hash of their ciphertext.
@@ -94,7 +91,6 @@ pub type ConfirmedPacks = BTreeMap<Sha256, Confirmed>;
 /// The network's side: a task that ends when every sink is dropped and every pack confirmed.
 pub struct Uploads {
     task: tokio::task::JoinHandle<Result<ConfirmedPacks, UploadError>>,
-    sent: Arc<Mutex<Vec<KnownPack>>>,
 }
 
 /// Starts uploading. The sink's end is the end of the queue.
@@ -102,17 +98,12 @@ pub fn start(lane: Lane, spool: Spool, stored: Arc<AtomicU64>) -> (UploadSink, U
     let (queue, waiting) = mpsc::channel(QUEUE);
     // A failed upload stops the engine at its next pack, but is no cancel by a person.
     let stop = lane.cancel.child_token();
-    let sent = Arc::default();
-    let sink = UploadSink { spool, queue, cancel: stop.clone(), stored, sent: Arc::clone(&sent) };
+    let sink = UploadSink { spool, queue, cancel: stop.clone(), stored };
     let task = tokio::spawn(run(lane, waiting, stop));
-    (sink, Uploads { task, sent })
+    (sink, Uploads { task })
 }
 
 impl Uploads {
-    /// Every pack handed over so far.
-    pub fn sent(&self) -> Arc<Mutex<Vec<KnownPack>>> {
-        Arc::clone(&self.sent)
-    }
     /// Waits for the last confirmation.
     ///
     /// # Errors
@@ -137,12 +128,6 @@ impl PackSink for UploadSink {
             .put(kind, pack.seq, pack.sha256, pack.md5, &pack.bytes)
             .map_err(|error| refuse(UploadError::Journal(error)))?;
         self.stored.fetch_add(spooled.length, Ordering::Relaxed);
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(KnownPack {
-            kind: pack.kind,
-            sha256: pack.sha256,
-            length: spooled.length,
-            directory: pack.directory,
-        });
         self.queue.blocking_send(spooled).map_err(|_| refuse(UploadError::Canceled))
     }
 }

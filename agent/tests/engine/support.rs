@@ -35,7 +35,7 @@ use vault::{
     backup::{BackupContext, FinishedSnapshot, PackSink, SinkError, Summary, Writer},
     descriptor::{KeyMode, VaultDescriptor},
     id::Sha256,
-    index::ChunkIndex,
+    index::{Budget, ChunkIndex},
     keys::{AgentKeys, VaultKeys},
     manifest::{Builder, Confirmed, PackRef, SignedManifest, resolve},
     pack::SealedPack,
@@ -111,7 +111,7 @@ impl Vault {
     }
 
     pub fn writer(&self, parent: Option<&Taken>, session: u8) -> Writer {
-        let mut index = ChunkIndex::new(self.keys.vault());
+        let index = ChunkIndex::new(self.keys.vault());
         if let Some(parent) = parent {
             for pack in parent.reader.frames().packs() {
                 let open = parent.reader.frames().open(pack).expect("opens");
@@ -144,13 +144,13 @@ impl Vault {
         others: &BTreeMap<Sha256, Confirmed>,
     ) -> (usize, ChunkIndex) {
         let (_home, home) = place();
-        let mut index = ChunkIndex::new(self.keys.vault());
+        let index = ChunkIndex::new(self.keys.vault());
         for pack in taken.reader.frames().packs() {
             let open = taken.reader.frames().open(pack).expect("opens");
             index.add(pack.kind, pack.sha256, pack.length, &open.directory);
         }
         save_index(&home, &index).expect("saves");
-        (index.packs().len(), index_of(&home, &self.keys, None, &[], others))
+        (index.packs().len(), index_of(&home, &self.keys, None, &[], others, Budget::SMALL))
     }
 
     pub fn back_up(&self, paths: &[&Path], parent: Option<&Taken>, excludes: Excludes) -> Taken {
@@ -181,7 +181,8 @@ impl Vault {
         let mut counting = Counting { feeder, read: Vec::new(), meanwhile };
         Walk::run(&roots, &options, &mut counting).expect("walks");
         let Counting { feeder, read, .. } = counting;
-        let (exceptions, left_out) = (feeder.exceptions, feeder.left_out);
+        let exceptions = feeder.exceptions.finish().into_first();
+        let left_out = feeder.left_out.finish().into_first();
         let finished = writer.finish(Summary::default()).expect("finishes");
         self.taken(finished, parent, exceptions, left_out, read)
     }

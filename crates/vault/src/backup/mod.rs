@@ -5,6 +5,7 @@
 //! in a pack that went through the sink or was in the index. It must not know uploads, sessions or manifests.
 
 mod bundle;
+mod flight;
 mod pool;
 mod store;
 mod summary;

@@ -4,7 +4,6 @@
 //! pack is sealed by one thread; after the first error nothing more is handed over.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,12 +14,14 @@ use std::{
 
 use domain::IdGen;
 
-use super::{BackupContext, BackupError, PackSink};
+use super::{BackupContext, BackupError, PackSink, flight::Flight};
 use crate::{
     compress::Compressor,
     descriptor::VaultDescriptor,
     id::{ChunkId, FrameKind, Sha256},
+    index::ChunkIndex,
     keys::VaultKeys,
+    manifest::FrameBitmap,
     pack::{Header, PackBuilder, PackKind, Part},
 };
 
@@ -40,6 +41,10 @@ pub(super) struct Handed {
     pub sha256: Sha256,
     pub length: u64,
     pub frames: u32,
+    /// Its number in the index.
+    pub number: u32,
+    /// Its frames that were not abandoned when it was finished.
+    pub used: FrameBitmap,
 }
 
 /// What all workers share.
@@ -53,7 +58,9 @@ struct Shared {
     data: Mutex<Option<Filling>>,
     meta: Mutex<Option<Filling>>,
     handed: Mutex<Vec<Handed>>,
-    places: Mutex<HashMap<ChunkId, (u64, u32)>>,
+    /// Learns every pack before it is handed over.
+    index: Arc<ChunkIndex>,
+    flight: Arc<Flight>,
     failed: AtomicBool,
     error: Mutex<Option<BackupError>>,
 }
@@ -76,8 +83,6 @@ pub(super) struct Pool {
 /// What the pool leaves behind.
 pub(super) struct Packed {
     pub handed: Vec<Handed>,
-    /// Sequence number of the pack and number of the frame, for every chunk stored.
-    pub places: HashMap<ChunkId, (u64, u32)>,
     pub next_seq: u64,
 }
 
@@ -92,6 +97,7 @@ impl Pool {
         keys: Arc<VaultKeys>,
         sink: Arc<dyn PackSink>,
         ids: Arc<dyn IdGen>,
+        (index, flight): (Arc<ChunkIndex>, Arc<Flight>),
     ) -> Self {
         let workers = context.workers.max(1);
         let shared = Arc::new(Shared {
@@ -104,7 +110,8 @@ impl Pool {
             data: Mutex::default(),
             meta: Mutex::default(),
             handed: Mutex::default(),
-            places: Mutex::default(),
+            index,
+            flight,
             failed: AtomicBool::new(false),
             error: Mutex::default(),
         });
@@ -144,7 +151,6 @@ impl Pool {
         }
         Ok(Packed {
             handed: std::mem::take(&mut *lock(&self.shared.handed)),
-            places: std::mem::take(&mut *lock(&self.shared.places)),
             next_seq: self.shared.next_seq.load(Ordering::Acquire),
         })
     }
@@ -190,7 +196,7 @@ impl Shared {
             FrameKind::Node | FrameKind::List | FrameKind::Summary => (PackKind::Meta, levels.meta),
         };
         let (codec, payload) = compressor.compress(level, &job.raw);
-        let (ticket, fill, seq_and_frame) = {
+        let (ticket, fill) = {
             let mut slot = lock(self.slot(kind));
             let fill = match &*slot {
                 Some(fill) => Arc::clone(fill),
@@ -202,7 +208,6 @@ impl Shared {
             };
             let mut open = lock(&fill);
             let builder = open.builder.as_mut().ok_or(BackupError::Worker)?;
-            let at = (builder.seq(), builder.frames());
             let ticket = builder.reserve(job.kind, job.id, job.parts, payload.len());
             let sizes = self.descriptor.packs;
             if builder.reserved_bytes() >= u64::from(sizes.target)
@@ -212,9 +217,8 @@ impl Shared {
                 *slot = None;
             }
             drop(open);
-            (ticket, fill, at)
+            (ticket, fill)
         };
-        lock(&self.places).insert(job.id, seq_and_frame);
         let frame = ticket.seal(codec, payload, &job.raw)?;
         let finished = {
             let mut open = lock(&fill);
@@ -252,12 +256,18 @@ impl Shared {
 
     fn hand_over(&self, builder: PackBuilder) -> Result<(), BackupError> {
         let pack = builder.finish()?;
+        let length = pack.bytes.len() as u64;
+        // The index first: an id is in flight until it is there.
+        let number = self.index.number(pack.kind, pack.sha256, length, &pack.directory);
+        let used = self.flight.land(&pack.directory);
         let handed = Handed {
             kind: pack.kind,
             seq: pack.seq,
             sha256: pack.sha256,
-            length: pack.bytes.len() as u64,
+            length,
             frames: pack.directory.len(),
+            number,
+            used,
         };
         self.sink.emit(pack)?;
         lock(&self.handed).push(handed);

@@ -12,6 +12,7 @@ use domain::IdGen;
 use super::{
     BackupContext, BackupError, FinishedSnapshot, PackSink, Stats, Summary,
     bundle::OpenBundle,
+    flight::{Flight, IdLog},
     pool::Pool,
     store::{FrameStore, Stored},
 };
@@ -20,7 +21,7 @@ use crate::{
     content::ListBuilder,
     descriptor::{Chunking, VaultDescriptor},
     id::{ChunkId, FileId, FrameKind, IdKeys},
-    index::{ChunkIndex, FilePlace},
+    index::{ChunkIndex, FilePlace, Shelf},
     keys::VaultKeys,
     snapshot::{
         self, PieceSource, ReadError,
@@ -65,13 +66,8 @@ pub struct Writer {
     tree: TreeBuilder,
     gear: Gear,
     bundle: OpenBundle,
-    /// Small files of this backup's closed bundles.
-    small: HashMap<FileId, FilePlace>,
     pending: Vec<(Vec<u8>, Entry, Option<Found>)>,
-    /// First name of every hard-linked file: size and content.
-    links: HashMap<u64, (u64, Found)>,
-    /// Numbers of links whose content is in the open bundle.
-    open_links: Vec<u64>,
+    links: Links,
     last_key: Option<Vec<u8>>,
     stats: Stats,
 }
@@ -96,18 +92,19 @@ impl Writer {
         let id_keys = IdKeys::new(keys.id_secret());
         let tree = TreeBuilder::new(keys.id_secret(), descriptor.nodes);
         let gear = Gear::new(keys.id_secret());
-        let pool = Pool::start(context, descriptor, keys, sink, ids);
+        let flight = Arc::<Flight>::default();
+        let shared = (Arc::clone(&index), Arc::clone(&flight));
+        let pool = Pool::start(context, descriptor, keys, sink, ids, shared);
+        let links = Links::new(&index);
         Ok(Self {
             descriptor: descriptor.clone(),
             parent,
-            store: FrameStore::new(id_keys, index, pool),
+            store: FrameStore::new(id_keys, index, flight, pool),
             tree,
             gear,
             bundle: OpenBundle::default(),
-            small: HashMap::new(),
             pending: Vec::new(),
-            links: HashMap::new(),
-            open_links: Vec::new(),
+            links,
             last_key: None,
             stats: Stats::default(),
         })
@@ -159,8 +156,7 @@ impl Writer {
         if let Some(offset) = self.bundle.find(&file) {
             return Ok(Found::InBundle { offset, length, file });
         }
-        let place = self.small.get(&file).copied().or_else(|| self.store.index.file(&file));
-        if let Some(FilePlace { bundle, offset, length: known }) = place
+        if let Some(FilePlace { bundle, offset, length: known }) = self.store.file(&file)
             && known == length
             && self.store.take(&bundle, FrameKind::Bundle)
         {
@@ -180,8 +176,8 @@ impl Writer {
     ) -> Result<FileOutcome, BackupError> {
         let key = self.next_key(&entry, true)?;
         let announced = entry.size();
-        let mut large =
-            LargeFile { new: Vec::new(), new_bytes: 0, list: ListBuilder::new(), size: 0 };
+        let new = IdLog::new(self.store.index.folder());
+        let mut large = LargeFile { new, new_bytes: 0, list: ListBuilder::new(), size: 0 };
         match large.read(&mut self.store, &self.gear, chunking, data, announced, holes) {
             Ok(()) => {}
             Err(error) => {
@@ -218,11 +214,9 @@ impl Writer {
     }
 
     fn remember_link(&mut self, entry: &Entry, size: u64, found: &Found) {
-        let Some(group) = entry.hardlink else { return };
-        if matches!(found, Found::InBundle { .. }) {
-            self.open_links.push(group);
+        if let Some(group) = entry.hardlink {
+            self.links.put(group, size, found);
         }
-        self.links.insert(group, (size, found.clone()));
     }
 
     /// Adds anything that is not a regular file.
@@ -234,7 +228,7 @@ impl Writer {
     /// Adds a further name of a file that came before in this backup with the same `hardlink` number; nothing is
     /// read. `ReadAgain` if no name came before.
     pub fn add_link(&mut self, mut entry: Entry) -> Result<Reuse, BackupError> {
-        let first = entry.hardlink.and_then(|group| self.links.get(&group)).cloned();
+        let first = entry.hardlink.and_then(|group| self.links.get(group));
         let Some((size, found)) = first else { return Ok(Reuse::ReadAgain) };
         let key = self.next_key(&entry, true)?;
         entry.kind = EntryKind::File { size, content: Content::Empty };
@@ -250,11 +244,11 @@ impl Writer {
         if content.length() != Some(size) {
             return Err(BackupError::BadEntry);
         }
-        let Some(used) = self.frames_of(&entry)? else { return Ok(Reuse::ReadAgain) };
-        let key = self.next_key(&entry, true)?;
-        for (id, kind) in used {
-            self.store.take(&id, kind);
+        if !self.each_frame(&entry, FrameStore::knows) {
+            return Ok(Reuse::ReadAgain);
         }
+        let key = self.next_key(&entry, true)?;
+        self.each_frame(&entry, FrameStore::take);
         let found = Found::Ready(content);
         self.remember_link(&entry, size, &found);
         self.stats.source_bytes += size;
@@ -262,42 +256,38 @@ impl Writer {
         Ok(Reuse::Taken)
     }
 
-    /// The frames of an entry's content, if all are known.
-    fn frames_of(&self, entry: &Entry) -> Result<Option<Vec<(ChunkId, FrameKind)>>, BackupError> {
-        let EntryKind::File { content, .. } = &entry.kind else { return Ok(None) };
-        let mut used = Vec::new();
+    /// Goes through the frames of an entry's content while `go` is true; false: it ended early. Gone through twice
+    /// rather than kept: an image has millions.
+    fn each_frame(
+        &mut self,
+        entry: &Entry,
+        go: fn(&mut FrameStore, &ChunkId, FrameKind) -> bool,
+    ) -> bool {
+        let EntryKind::File { content, .. } = &entry.kind else { return false };
+        let store = &mut self.store;
         match content {
-            Content::Empty => {}
-            Content::Bundled { bundle, .. } => used.push((*bundle, FrameKind::Bundle)),
-            Content::Pieces { depth: 0, pieces } => {
-                used.extend(pieces.iter().filter_map(|piece| match piece {
-                    Piece::Data { id, .. } => Some((*id, FrameKind::Chunk)),
-                    Piece::Hole { .. } => None,
-                }));
-            }
+            Content::Empty => true,
+            Content::Bundled { bundle, .. } => go(store, bundle, FrameKind::Bundle),
+            Content::Pieces { depth: 0, pieces } => pieces.iter().all(|piece| match piece {
+                Piece::Data { id, .. } => go(store, id, FrameKind::Chunk),
+                Piece::Hole { .. } => true,
+            }),
             Content::Pieces { .. } => {
-                let Some(parent) = &self.parent else { return Ok(None) };
+                let Some(parent) = &self.parent else { return false };
                 let frames = parent.frames();
-                let lists = for_each_list(frames, entry, &mut |id| -> Result<(), ReadError> {
-                    used.push((id, FrameKind::List));
-                    Ok(())
-                });
-                let pieces = lists.and_then(|()| {
-                    for_each_piece(frames, entry, &mut |piece| -> Result<(), ReadError> {
-                        if let PieceSource::Frame { kind, id, .. } = piece.from {
-                            used.push((id, kind));
-                        }
-                        Ok(())
-                    })
-                });
+                let mut go = |id: &ChunkId, kind| {
+                    let known = go(store, id, kind);
+                    known.then_some(()).ok_or(ReadError::Unlocated(*id))
+                };
                 // A list that cannot be read means reading the file, not ending the backup.
-                if pieces.is_err() {
-                    return Ok(None);
-                }
+                for_each_list(frames, entry, &mut |id| go(&id, FrameKind::List)).is_ok()
+                    && for_each_piece(frames, entry, &mut |piece| match piece.from {
+                        PieceSource::Frame { kind, id, .. } => go(&id, kind),
+                        PieceSource::Hole => Ok(()),
+                    })
+                    .is_ok()
             }
         }
-        let known = used.iter().all(|(id, kind)| self.store.knows(id, *kind));
-        Ok(known.then_some(used))
     }
 
     /// Checks the entry and its place; nothing is remembered yet.
@@ -343,18 +333,8 @@ impl Writer {
             return Ok(());
         }
         let OpenBundle { bytes, parts, .. } = std::mem::take(&mut self.bundle);
-        let (bundle, _) = self.store.put(FrameKind::Bundle, &bytes, parts.clone())?;
-        let mut offset = 0;
-        for part in parts {
-            let place = FilePlace { bundle, offset, length: part.length };
-            self.small.insert(part.file, place);
-            offset += part.length;
-        }
-        for group in std::mem::take(&mut self.open_links) {
-            if let Some((_, found)) = self.links.get_mut(&group) {
-                *found = Found::Ready(resolve(found.clone(), Some(bundle))?);
-            }
-        }
+        let (bundle, _) = self.store.put(FrameKind::Bundle, &bytes, parts)?;
+        self.links.close(bundle)?;
         for (key, entry, found) in std::mem::take(&mut self.pending) {
             self.push(&key, entry, found, Some(bundle))?;
         }
@@ -372,6 +352,11 @@ impl Writer {
             *content = resolve(found, bundle)?;
         }
         self.tree.push(key, &entry.encode(), &mut self.store)
+    }
+
+    /// A shelf with its share of the memory of this backup, for whoever feeds it.
+    pub fn shelf(&self) -> Shelf {
+        self.store.index.shelf()
     }
 
     /// Seals what is left, writes the tree and the summary (its counts are filled in here).
@@ -399,10 +384,52 @@ fn resolve(found: Found, bundle: Option<ChunkId>) -> Result<Content, BackupError
     }
 }
 
+/// First names of hard-linked files: size and content.
+struct Links {
+    /// Those whose content is in the open bundle.
+    open: HashMap<u64, (u64, Found)>,
+    closed: Shelf,
+}
+
+impl Links {
+    fn new(index: &ChunkIndex) -> Self {
+        Self { open: HashMap::new(), closed: index.shelf() }
+    }
+
+    fn put(&mut self, group: u64, size: u64, found: &Found) {
+        match found {
+            Found::InBundle { .. } => drop(self.open.insert(group, (size, found.clone()))),
+            Found::Ready(content) => {
+                self.open.remove(&group);
+                let kind = EntryKind::File { size, content: content.clone() };
+                self.closed.put(group, &Entry::new(Vec::new(), kind).encode());
+            }
+        }
+    }
+
+    fn get(&self, group: u64) -> Option<(u64, Found)> {
+        if let Some(found) = self.open.get(&group) {
+            return Some(found.clone());
+        }
+        match Entry::decode(Vec::new(), &self.closed.get(group)?).ok()?.kind {
+            EntryKind::File { size, content } => Some((size, Found::Ready(content))),
+            _ => None,
+        }
+    }
+
+    /// The open bundle has an id now.
+    fn close(&mut self, bundle: ChunkId) -> Result<(), BackupError> {
+        for (group, (size, found)) in std::mem::take(&mut self.open) {
+            self.put(group, size, &Found::Ready(resolve(found, Some(bundle))?));
+        }
+        Ok(())
+    }
+}
+
 /// A file on its way into chunks.
 struct LargeFile {
     /// Frames stored for this file, and the content bytes among them.
-    new: Vec<ChunkId>,
+    new: IdLog,
     new_bytes: u64,
     list: ListBuilder,
     size: u64,

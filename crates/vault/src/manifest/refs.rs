@@ -27,6 +27,15 @@ impl FrameBitmap {
         }
         self.0[at] |= 1 << (frame % 8);
     }
+    /// Takes a frame out.
+    pub fn remove(&mut self, frame: u32) {
+        if let Some(byte) = self.0.get_mut(frame as usize / 8) {
+            *byte &= !(1 << (frame % 8));
+        }
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
+    }
     pub fn contains(&self, frame: u32) -> bool {
         self.0.get(frame as usize / 8).is_some_and(|byte| byte & (1 << (frame % 8)) != 0)
     }

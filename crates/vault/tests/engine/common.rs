@@ -182,7 +182,7 @@ impl Lab {
 
     /// An index of everything in the bucket.
     pub fn index(&self) -> ChunkIndex {
-        let mut index = ChunkIndex::new(self.descriptor.vault);
+        let index = ChunkIndex::new(self.descriptor.vault);
         for pack in self.bucket.packs.lock().unwrap().values() {
             index.add(pack.kind, pack.sha256, pack.bytes.len() as u64, &pack.directory);
         }

@@ -40,7 +40,7 @@ fn reader_with(lab: &Lab, done: &Done, index: ChunkIndex) -> Reader {
 
 /// Every frame under the name of another one of its kind and pack.
 fn rotated(lab: &Lab) -> ChunkIndex {
-    let mut index = ChunkIndex::new(lab.keys.vault());
+    let index = ChunkIndex::new(lab.keys.vault());
     for pack in lab.bucket.packs.lock().unwrap().values() {
         let mut directory = pack.directory.clone();
         for kind in [FrameKind::Chunk, FrameKind::Bundle, FrameKind::Node] {
@@ -58,7 +58,7 @@ fn rotated(lab: &Lab) -> ChunkIndex {
 
 /// The directories of one pack under the name of the next.
 fn exchanged(lab: &Lab) -> ChunkIndex {
-    let mut index = ChunkIndex::new(lab.keys.vault());
+    let index = ChunkIndex::new(lab.keys.vault());
     let packs: Vec<_> = lab.bucket.packs.lock().unwrap().values().cloned().collect();
     for (at, pack) in packs.iter().enumerate() {
         let other = &packs[(at + 1) % packs.len()].directory;

@@ -110,8 +110,8 @@ proptest! {
 /// A backup whose index is rebuilt from the parent's directories.
 fn without_index(lab: &Lab, tree: &Tree, parent: &Done) -> Done {
     let reader = Arc::new(lab.reader(parent));
-    let mut index = ChunkIndex::new(lab.keys.vault());
-    vault::index::sync(&mut index, reader.frames(), |_| false).unwrap();
+    let index = ChunkIndex::new(lab.keys.vault());
+    vault::index::sync(&index, reader.frames(), |_| false).unwrap();
     let mut writer = lab.writer(Some(reader), Arc::new(index)).unwrap();
     for source in tree.values() {
         if source.entry.is_file() {

@@ -1,0 +1,132 @@
+//! A shelf: values by number, for one backup, within a fixed memory.
+//!
+//! For what a backup must remember of hard links. Values go to a file without a name, their places to records like
+//! those of the index. Invariant: the newest value of a number or nothing, never an older or torn one; what a full
+//! disk loses is asked for in vain, and the caller reads the file again.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Fields, fill,
+    records::{Records, Yard},
+};
+
+const KEY: usize = 16;
+const RECORD: usize = KEY + 4 + 8 + 4;
+
+/// Values by number.
+pub struct Shelf {
+    places: Records<RECORD, KEY>,
+    folder: Option<PathBuf>,
+    file: Option<File>,
+    /// What comes after the file's bytes.
+    recent: Vec<u8>,
+    written: u64,
+    limit: usize,
+}
+
+impl Shelf {
+    pub(super) fn new(yard: &Arc<Yard>, bytes: usize) -> Self {
+        Self {
+            places: Records::empty(yard, bytes / 4 * 3),
+            folder: yard.folder.clone(),
+            file: None,
+            recent: Vec::new(),
+            written: 0,
+            limit: bytes / 8,
+        }
+    }
+
+    /// Puts a value in the place of the one before.
+    pub fn put(&mut self, number: u64, value: &[u8]) {
+        let Ok(length) = u32::try_from(value.len()) else { return };
+        if !self.recent.is_empty() && self.recent.len() + value.len() > self.limit {
+            // What cannot be written is forgotten with the places that lead to it.
+            drop(self.spill());
+        }
+        let offset = self.written + self.recent.len() as u64;
+        self.recent.extend_from_slice(value);
+        let mut record = [0; RECORD];
+        let fields: [&[u8]; 4] =
+            [&key(number), &[0; 4], &offset.to_be_bytes(), &length.to_be_bytes()];
+        fill(&mut record, &fields);
+        self.places.insert(std::iter::once(record), &|_| true);
+    }
+
+    /// The newest value of a number.
+    pub fn get(&self, number: u64) -> Option<Vec<u8>> {
+        let mut newest = None;
+        let none: Option<()> = self.places.find(&key(number), |record| {
+            let mut input = Fields(&record[KEY + 4..]);
+            newest = newest.max(Some((input.u64()?, input.u32()?)));
+            None
+        });
+        debug_assert!(none.is_none());
+        let (offset, length) = newest.filter(|_| !self.places.is_broken())?;
+        let Some(at) = offset.checked_sub(self.written) else {
+            let mut value = vec![0; length as usize];
+            self.file.as_ref()?.read_exact_at(&mut value, offset).ok()?;
+            return Some(value);
+        };
+        let from = usize::try_from(at).ok()?;
+        self.recent.get(from..from + length as usize).map(<[u8]>::to_vec)
+    }
+
+    /// Something was lost: a number without a value may have had one.
+    pub fn is_broken(&self) -> bool {
+        self.places.is_broken()
+    }
+    /// Bytes of memory held.
+    pub fn held(&self) -> usize {
+        self.places.held() + self.recent.capacity()
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let length = self.recent.len() as u64;
+        if self.file.is_none() {
+            self.file = Some(nameless(folder)?);
+        }
+        let written = self.file.as_ref().map(|file| file.write_all_at(&self.recent, self.written));
+        // Also after an error: the places of what was lost lead to bytes that are not there.
+        self.written += length;
+        self.recent.clear();
+        match written {
+            Some(Err(error)) => {
+                self.places.break_by(&error);
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn key(number: u64) -> [u8; KEY] {
+    let mut key = [0; KEY];
+    key.copy_from_slice(&blake3::hash(&number.to_be_bytes()).as_bytes()[..KEY]);
+    key
+}
+
+/// A file in `folder` that has no name and goes with the process.
+pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
+    for number in 0..64 {
+        let path = folder.join(format!("nameless-{number}.tmp"));
+        let mut options = OpenOptions::new();
+        match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(mut file) => {
+                std::fs::remove_file(&path)?;
+                file.flush()?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
