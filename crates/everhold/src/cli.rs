@@ -64,6 +64,11 @@ pub enum Command {
         #[arg(long)]
         keys: PathBuf,
     },
+    /// By hand, beside a running platform or after its loss: scrub, declare packs lost, rebuild the catalog.
+    Admin {
+        #[command(subcommand)]
+        command: AdminCommand,
+    },
     /// Print the OpenAPI document.
     Openapi,
     /// The configuration.
@@ -161,4 +166,70 @@ pub struct Probe {
 pub enum ConfigCommand {
     /// Print the JSON Schema of the configuration.
     Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Make the catalog's rows of a tenant again from its bucket and key store, after the database was lost. Says what
+    /// it would write; --apply writes it. Rows that are there stay as they are, so it can be repeated.
+    RebuildCatalog(Rebuild),
+    /// Read a vault's objects and compare each with its hash: no keys needed. Changes nothing.
+    Scrub(Scrub),
+    /// Declare packs lost, after looking at each once more: no commit names them again. A workload whose newest snapshot
+    /// needs one of them is refused further backups for now.
+    DeclareLost(DeclareLost),
+}
+
+/// Which platform, which tenant.
+#[derive(Debug, Args)]
+pub struct Platform {
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// The state folder of a running `everhold dev`.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub state: Option<PathBuf>,
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: domain::TenantId,
+    /// Only this vault.
+    #[arg(long, value_name = "VAULT")]
+    pub vault: Option<domain::VaultId>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// Write, instead of only saying what would be written.
+    #[arg(long)]
+    pub apply: bool,
+    /// The report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Scrub {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// How much to read: full, a share of the bytes (5%), or so many (10GiB).
+    #[arg(long, value_name = "SHARE", default_value = "full")]
+    pub sample: crate::commands::admin::SampleArg,
+    /// Chooses the sample; the same seed reads the same packs. Random when left out, and printed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DeclareLost {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// Ids as a scrub names them (pck_…).
+    #[arg(required = true, value_name = "PACK")]
+    pub packs: Vec<domain::PackId>,
+    /// The outcome as JSON.
+    #[arg(long)]
+    pub json: bool,
 }

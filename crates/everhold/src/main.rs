@@ -89,6 +89,7 @@ async fn brief(command: Command) -> anyhow::Result<ExitCode> {
             commands::doctor::run(&commands::load(config.config.as_deref())?, json).await
         }
         Command::Store { command: StoreCommand::Probe(args) } => commands::probe::run(&args).await,
+        Command::Admin { command } => commands::admin::run(&command).await,
         Command::Devstore { dir, listen, keys } => {
             commands::devstore::run(dir, listen, &keys).await
         }

@@ -142,16 +142,7 @@ async fn build_role(
     Ok(match role {
         RoleName::Auth => auth::role(platform, access_config(config)?),
         RoleName::Catalog => {
-            let config = catalog::CatalogConfig {
-                store: config.store.engine(store_admin)?,
-                key_wrapper_file: config.keys.wrapper_file.clone(),
-                roster_key_seed: Zeroizing::new(
-                    signing_key("keys.roster", &config.keys.roster)?.to_bytes(),
-                ),
-                receipt_key_seed: Zeroizing::new(receipt_key.to_bytes()),
-                retention: config.retention.rule(),
-            };
-            catalog::role(platform.clone(), config).await?
+            catalog::role(platform.clone(), catalog_config(config, store_admin)?).await?
         }
         RoleName::Scheduler => {
             let receipt_key = receipt_key.verifying_key().to_bytes();
@@ -161,6 +152,44 @@ async fn build_role(
         RoleName::Audit => audit::role(platform),
         RoleName::Billing => billing::role(platform),
     })
+}
+
+fn catalog_config(
+    config: &ServerConfig,
+    store_admin: Option<Credentials>,
+) -> anyhow::Result<catalog::CatalogConfig> {
+    let seed =
+        |name, key| -> anyhow::Result<_> { Ok(Zeroizing::new(signing_key(name, key)?.to_bytes())) };
+    Ok(catalog::CatalogConfig {
+        store: config.store.engine(store_admin)?,
+        key_wrapper_file: config.keys.wrapper_file.clone(),
+        roster_key_seed: seed("keys.roster", &config.keys.roster)?,
+        receipt_key_seed: seed("keys.receipt", &config.keys.receipt)?,
+        retention: config.retention.rule(),
+    })
+}
+
+/// The catalog's parts without a server around them, for `everhold admin`.
+pub async fn catalog_alone(
+    config: &ServerConfig,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdGen>,
+) -> anyhow::Result<catalog::Catalog> {
+    config.check()?;
+    let service_keys = ServiceKeys::new(&signing_key("keys.service", &config.keys.service)?)?;
+    // It calls no other role.
+    let peers = Peers::new(service_keys.clone(), clock.clone(), &BTreeMap::new())?;
+    let role = RoleName::Catalog;
+    let platform = Platform {
+        verifier: TokenVerifier::new(&config.public_url, clock.clone()),
+        clock,
+        ids,
+        db: pg::Db::connect(role, &config.database.of_role(role)?).await?,
+        service_keys,
+        peers: peers.as_seen_by(role),
+        public_url: config.public_url.as_str().into(),
+    };
+    Ok(catalog::Catalog::new(platform, catalog_config(config, None)?).await?)
 }
 
 fn access_config(config: &ServerConfig) -> anyhow::Result<auth::AuthConfig> {

@@ -1,5 +1,6 @@
 //! What the subcommands do. Each prints to stdout what it was asked for; logs go to stderr.
 
+pub mod admin;
 pub mod dev;
 pub mod devstore;
 pub mod doctor;

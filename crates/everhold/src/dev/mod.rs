@@ -332,6 +332,16 @@ fn config_of(
     }
 }
 
+/// The configuration of a running `everhold dev`, from its state folder.
+pub fn config_of_state(state: &Path) -> anyhow::Result<ServerConfig> {
+    let secrets = Secrets::load_or_make(&state.join("secrets"), &SystemIds, true)?;
+    let manifest = Manifest::read(state)?;
+    let store = store::of_state(state)?;
+    let wrapper_file = state.join("secrets").join("platform-wrapper.key");
+    let config = config_of(&secrets, manifest.postgres_url, store, wrapper_file);
+    Ok(ServerConfig { public_url: manifest.api_url, ..config })
+}
+
 /// A complete configuration that leads nowhere: to build the roles for their OpenAPI document. `folder` must
 /// exist.
 pub fn sample_config(folder: &Path) -> anyhow::Result<ServerConfig> {

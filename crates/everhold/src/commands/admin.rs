@@ -1,0 +1,213 @@
+//! `everhold admin`: what an operator does by hand, beside a running platform or after its loss.
+//!
+//! Speaks to the database as the catalog's own login, under row security, and to the store with its scoped keys; it
+//! serves nothing. Everything it changes is in the audit record.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use catalog::{
+    Catalog,
+    rebuild::{self, Mode},
+    scrub,
+};
+use domain::{IdGen as _, SystemClock, SystemIds};
+use serde::Serialize;
+use vault::scrub::Sample;
+
+use super::{FOUND, Usage, load, say};
+use crate::{
+    cli::{AdminCommand, DeclareLost, Platform, Rebuild, Scrub},
+    dev, server,
+};
+
+pub async fn run(command: &AdminCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        AdminCommand::RebuildCatalog(args) => rebuild(args).await,
+        AdminCommand::Scrub(args) => scrub(args).await,
+        AdminCommand::DeclareLost(args) => declare_lost(args).await,
+    }
+}
+
+async fn open(platform: &Platform) -> anyhow::Result<Catalog> {
+    let config = match &platform.state {
+        Some(state) => dev::config_of_state(state)?,
+        None => load(platform.config.config.as_deref())?,
+    };
+    server::catalog_alone(&config, Arc::new(SystemClock), Arc::new(SystemIds)).await
+}
+
+fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(say(serde_json::to_string_pretty(value)?)?)
+}
+
+async fn rebuild(args: &Rebuild) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let mode = if args.apply { Mode::Apply } else { Mode::DryRun };
+    let reports = rebuild::rebuild(&app, args.platform.tenant, args.platform.vault, mode).await?;
+    let whole = reports.iter().all(|r| r.findings.is_empty() && r.unconfirmed.is_empty());
+    let code = if whole && !reports.is_empty() { ExitCode::SUCCESS } else { FOUND };
+    if args.json {
+        json(&reports)?;
+        return Ok(code);
+    }
+    for report in &reports {
+        for finding in &report.findings {
+            say(format_args!("finding: {finding}"))?;
+        }
+        for manifest in &report.unconfirmed {
+            say(format_args!(
+                "undecided: {manifest} has neither receipt nor forget record; its packs are kept, and collection stands still for this tenant until a person decides"
+            ))?;
+        }
+        say(format_args!(
+            "{}: {} members, {} wraps, {} workloads, {} sessions, {} packs ({} lost), {} committed and {} forgotten snapshots, {} references; {}",
+            report.vault_id,
+            report.members,
+            report.wraps,
+            report.workloads,
+            report.sessions,
+            report.packs,
+            report.lost_packs,
+            report.committed,
+            report.forgotten,
+            report.references,
+            match mode {
+                Mode::DryRun => "nothing was written: add --apply".to_owned(),
+                Mode::Apply => format!("{} rows written", report.written),
+            }
+        ))?;
+    }
+    if reports.is_empty() {
+        say("The key store has no vault of this tenant.")?;
+    }
+    Ok(code)
+}
+
+async fn scrub(args: &Scrub) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let vault = args.platform.vault.ok_or_else(|| Usage("--vault is missing".to_owned()))?;
+    let seed = args.seed.unwrap_or_else(|| {
+        let mut bytes = [0; 8];
+        SystemIds.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    });
+    let report = scrub::scrub(&app, args.platform.tenant, vault, args.sample.0, seed).await?;
+    let code = if report.is_clean() { ExitCode::SUCCESS } else { FOUND };
+    if args.json {
+        json(&report)?;
+        return Ok(code);
+    }
+    for finding in &report.findings {
+        say(format_args!(
+            "{:?}: {} ({}): {}; {} snapshots need it",
+            finding.what,
+            finding.pack_id,
+            finding.object_key,
+            finding.detail,
+            finding.snapshots.len()
+        ))?;
+        for snapshot in &finding.snapshots {
+            say(format_args!("  {snapshot}"))?;
+        }
+    }
+    for line in &report.confidence {
+        say(format_args!(
+            "if {} % of the packs ({}) were damaged: {:.2} % chance that none of them was read",
+            line.damaged_percent,
+            line.damaged_packs,
+            line.chance_of_missing * 100.0
+        ))?;
+    }
+    say(format_args!(
+        "{}: {} of {} objects, {} of {} bytes ({:.2} %) read in {:.1} s, seed {}. {}",
+        report.vault_id,
+        report.packs_read,
+        report.packs,
+        report.bytes_read,
+        report.bytes,
+        report.coverage_percent,
+        std::time::Duration::from_millis(report.duration_ms).as_secs_f64(),
+        report.seed,
+        if report.is_clean() {
+            "What was read is sound."
+        } else {
+            "NOT sound. Which files suffer: everhold-agent fsck --affected PACK."
+        }
+    ))?;
+    Ok(code)
+}
+
+async fn declare_lost(args: &DeclareLost) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let vault = args.platform.vault.ok_or_else(|| Usage("--vault is missing".to_owned()))?;
+    let declared = scrub::declare(&app, args.platform.tenant, vault, &args.packs)
+        .await
+        .context("the packs were not declared lost")?;
+    let all = declared.iter().all(|one| one.lost.is_some());
+    if args.json {
+        json(&declared)?;
+    } else {
+        for one in &declared {
+            let word = one.lost.as_deref().unwrap_or("stays as it is");
+            say(format_args!("{}: {word}: {}", one.pack_id, one.detail))?;
+        }
+    }
+    Ok(if all { ExitCode::SUCCESS } else { FOUND })
+}
+
+/// `full`, `5%`, `0.5%`, or bytes with a unit (`10GiB`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleArg(pub Sample);
+
+impl std::str::FromStr for SampleArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "say full, a share like 5% or 0.25%, or bytes like 512MiB".to_owned();
+        let text = text.trim();
+        if text == "full" {
+            return Ok(Self(Sample::Full));
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            let (whole, part) = percent.split_once('.').unwrap_or((percent, ""));
+            let part = format!("{part:0<2}");
+            let digits = format!("{whole}{}", part.get(..2).ok_or_else(wrong)?);
+            let plain = part.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let permyriad =
+                digits.parse().ok().filter(|share| plain && (1..=10_000).contains(share));
+            return Ok(Self(Sample::Share { permyriad: permyriad.ok_or_else(wrong)? }));
+        }
+        let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(at);
+        let shift = match unit {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "TiB" => 40,
+            _ => return Err(wrong()),
+        };
+        let bytes: u64 = number.parse().map_err(|_| wrong())?;
+        bytes.checked_mul(1 << shift).map(|bytes| Self(Sample::Bytes(bytes))).ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_spelled_as_shares_bytes_or_everything() {
+        let parse = |text: &str| text.parse::<SampleArg>().map(|sample| sample.0);
+        assert_eq!(parse("full"), Ok(Sample::Full));
+        assert_eq!(parse("5%"), Ok(Sample::Share { permyriad: 500 }));
+        assert_eq!(parse("0.25%"), Ok(Sample::Share { permyriad: 25 }));
+        assert_eq!(parse("100%"), Ok(Sample::Share { permyriad: 10_000 }));
+        assert_eq!(parse("512MiB"), Ok(Sample::Bytes(512 << 20)));
+        for wrong in ["", "0%", "101%", "0.001%", "-1%", "5", "1.5GiB", "x%", "20000000TiB"] {
+            let fine = wrong == "5";
+            assert_eq!(parse(wrong).is_ok(), fine, "{wrong}");
+        }
+    }
+}

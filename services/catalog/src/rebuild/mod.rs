@@ -1,0 +1,109 @@
+//! The catalog, made again from a bucket and its key store after the database was lost.
+//!
+//! Owns the way back: rosters that verify → manifests they vouch for → rows (R6). Manifests with a receipt are
+//! committed, those with a forget record expired, all others unconfirmed: their packs are kept as uploaded ones, and
+//! the tenant is frozen until a person has decided. Invariants: nothing is believed that is not signed; locks are
+//! written as the store reports them; a vault is written in one transaction, and writing it twice changes nothing; the
+//! bucket is only read.
+
+mod gather;
+mod objects;
+mod plan;
+mod store;
+
+use domain::{EventId, TenantId, VaultId};
+use pg::{AuditEvent, TenantTx};
+use serde::Serialize;
+
+use plan::Rows;
+
+use crate::{error::Error, state::Catalog};
+
+/// Whether to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    DryRun,
+    Apply,
+}
+
+/// What was found of one vault, and what was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub vault_id: VaultId,
+    pub members: usize,
+    pub wraps: usize,
+    pub workloads: usize,
+    pub sessions: usize,
+    pub packs: usize,
+    /// Packs that a snapshot names and the store does not have.
+    pub lost_packs: usize,
+    pub committed: usize,
+    pub forgotten: usize,
+    /// Manifests nobody confirmed: their packs are kept, and collection stands still until a person decides.
+    pub unconfirmed: Vec<String>,
+    pub references: usize,
+    /// What was not believed or could not be kept, in words.
+    pub findings: Vec<String>,
+    /// Rows that were not there before; 0 in a dry run.
+    pub written: u64,
+}
+
+/// Finds every vault of a tenant in its key store, and makes its rows again.
+///
+/// # Errors
+/// The store's and the database's. What is wrong with single objects is in the reports.
+pub async fn rebuild(
+    app: &Catalog,
+    tenant: TenantId,
+    only: Option<VaultId>,
+    mode: Mode,
+) -> Result<Vec<Report>, Error> {
+    let mut reports = Vec::new();
+    for vault in gather::find_vaults(app, tenant).await? {
+        if only.is_some_and(|only| only != vault) {
+            continue;
+        }
+        let facts = gather::read_vault(app, tenant, vault).await?;
+        let rows = plan::plan(tenant, vault, facts, app.clock.now());
+        let mut report = report(vault, &rows);
+        if mode == Mode::Apply && rows.keys.is_some() {
+            report.written = write(app, tenant, vault, &rows).await?;
+        }
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn report(vault: VaultId, rows: &Rows) -> Report {
+    let count = |state: &str| rows.snapshots.iter().filter(|row| row.state == state).count();
+    Report {
+        vault_id: vault,
+        members: rows.keys.as_ref().map_or(0, |keys| keys.members),
+        wraps: rows.keys.as_ref().map_or(0, |keys| keys.wraps.len()),
+        workloads: rows.workloads.len(),
+        sessions: rows.sessions.len(),
+        packs: rows.packs.len(),
+        lost_packs: rows.packs.iter().filter(|pack| pack.state == "lost").count(),
+        committed: count("committed"),
+        forgotten: count("expired"),
+        unconfirmed: rows.undecided.iter().map(ToString::to_string).collect(),
+        references: rows.references.len(),
+        findings: rows.findings.clone(),
+        written: 0,
+    }
+}
+
+async fn write(app: &Catalog, tenant: TenantId, vault: VaultId, rows: &Rows) -> Result<u64, Error> {
+    let now = app.clock.now();
+    let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
+    let written = store::write(&mut tx, vault, rows, &*app.ids, now).await?;
+    let event_id = EventId::fresh(&*app.ids, now);
+    let actor = crate::reconciler();
+    let event = AuditEvent::new(event_id, now, &actor, "catalog.rebuilt", "vault", &vault)
+        .detail("rows", written)
+        .detail("snapshots", rows.snapshots.len())
+        .detail("packs", rows.packs.len())
+        .detail("unconfirmed", rows.undecided.len());
+    tx.commit(event).await?;
+    Ok(written)
+}
