@@ -12,7 +12,6 @@ use api::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use domain::{RunId, SnapshotId, Timestamp, run::RunState, source::RunException};
-use md5::{Digest as _, Md5};
 use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupContext, FinishedSnapshot, Summary, Writer},
@@ -28,6 +27,7 @@ use super::{
     heartbeat::{Heart, Stop},
     member::Member,
     parent::{self, Adopted, ParentCursor},
+    salvage::Salvage,
     source::{Cache, Caching, Chain, FetchError, GrantSource, fetch_chain},
     spool::Spool,
     told::{Telling, Told},
@@ -200,6 +200,7 @@ async fn attempt(
     let started = Instant::now();
     let spool = Spool::start(&member.home.journal()).map_err(RunError::Journal)?;
     let session = open_session(member, assignment).await?;
+    let spool = spool.with_md5(session.content_md5);
     let lane = Lane {
         control: member.control.clone(),
         transfer: Transfer::new()?,
@@ -400,6 +401,7 @@ impl Seat {
         );
         feeder.exceptions = Telling::to(&home.join(EXCEPTIONS));
         feeder.left_out = Telling::to(&home.join(LEFT_OUT));
+        feeder.salvage = Salvage::of(&member.vault, adopted, &Cache::at(&member.home.cache()));
         Walk::run(&plan.roots, &plan.options, &mut feeder)?;
         let (exceptions, left_out) = (feeder.exceptions.finish(), feeder.left_out.finish());
         let summary = Summary {
@@ -450,10 +452,8 @@ async fn store_manifest(
     seq: u64,
     bytes: &[u8],
 ) -> Result<vault::manifest::Confirmed, RunError> {
-    let md5: [u8; 16] = Md5::digest(bytes).into();
-    let spooled = spool
-        .put(PackKind::Manifest, seq, Sha256::of(bytes), md5, bytes)
-        .map_err(RunError::Journal)?;
+    let spooled =
+        spool.put(PackKind::Manifest, seq, Sha256::of(bytes), bytes).map_err(RunError::Journal)?;
     let stored = upload::upload(lane, &spooled).await?;
     spooled.release(&lane.cache).map_err(RunError::Journal)?;
     Ok(stored)

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use domain::{
@@ -26,14 +27,18 @@ use super::{
     entry::{from_stat, to_entry},
     links::{LinkGroups, Readings},
     parent::ParentCursor,
+    salvage::Salvage,
     told::Telling,
 };
 use crate::sources::{
     Excluded, Extent, Found, Names, OpenFile, Stat, Verdict, Visitor, display_path, exception,
+    looks_like_image,
 };
 
 /// The first read of a file decides whether it is readable at all.
 const FIRST_READ: usize = 64 * 1024;
+/// Two packs more in this time are nothing; five minutes of reading again neither.
+const CHECKPOINT: Duration = Duration::from_secs(300);
 
 /// Figures of a run under way, for heartbeats and progress bars.
 #[derive(Debug, Default)]
@@ -74,6 +79,11 @@ pub enum FeedError {
 pub struct Feeder<'a> {
     pub writer: &'a mut Writer,
     pub parent: Option<ParentCursor>,
+    /// What an interrupted run had finished; newer than the parent.
+    pub salvage: Option<Salvage>,
+    /// What was read is made safe this often: an interruption costs no more.
+    pub checkpoint_every: Duration,
+    checkpoint: Instant,
     pub names: &'a Names,
     pub counters: Arc<Counters>,
     pub cancel: CancellationToken,
@@ -98,6 +108,9 @@ impl<'a> Feeder<'a> {
         Self {
             writer,
             parent,
+            salvage: None,
+            checkpoint_every: CHECKPOINT,
+            checkpoint: Instant::now(),
             names,
             counters,
             cancel,
@@ -121,11 +134,15 @@ impl<'a> Feeder<'a> {
     }
 
     fn unchanged_entry(&mut self, path: &[u8], stat: &Stat) -> Option<Entry> {
-        let before = self.parent.as_mut()?.at(path)?;
         let mut entry = from_stat(path, stat);
-        if !before.looks_unchanged(&entry) || before.flags & Entry::INCOMPLETE != 0 {
-            return None;
-        }
+        let fits = |before: &Entry| {
+            before.looks_unchanged(&entry) && before.flags & Entry::INCOMPLETE == 0
+        };
+        let salvaged = self.salvage.as_mut().and_then(|salvage| salvage.at(path, fits));
+        let before = match salvaged {
+            Some(before) => before,
+            None => self.parent.as_mut()?.at(path).filter(fits)?,
+        };
         entry.kind = before.kind;
         // Attributes cannot change without the ctime.
         entry.xattrs = before.xattrs;
@@ -190,11 +207,18 @@ impl<'a> Feeder<'a> {
             entry.ctime = None;
         }
         let ctime = entry.ctime;
-        let holes = holes(content.extents(), content.stat().size);
+        let content_size = content.stat().size;
+        let holes = holes(content.extents(), content_size);
         let mut rest = Tolerant { inner: &mut content, failure: None, cancel: &self.cancel };
         let outcome = {
             let head = self.buffer.get(..first).unwrap_or_default();
-            self.writer.add_file(entry, &mut head.chain(&mut rest), &holes)
+            let image = looks_like_image(head, content_size);
+            let data = &mut head.chain(&mut rest);
+            if image {
+                self.writer.add_image(entry, data, &holes)
+            } else {
+                self.writer.add_file(entry, data, &holes)
+            }
         };
         let failure = rest.failure;
         if self.cancel.is_cancelled() {
@@ -211,10 +235,18 @@ impl<'a> Feeder<'a> {
                     self.groups.split(content.stat());
                 }
                 self.judge(&path, failure, verdict, outcome.size);
-                Ok(())
+                self.checkpoint_if_due()
             }
             Err(error) => self.unless_only_this(&path, error),
         }
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), FeedError> {
+        if self.checkpoint.elapsed() >= self.checkpoint_every {
+            self.writer.checkpoint()?;
+            self.checkpoint = Instant::now();
+        }
+        Ok(())
     }
 
     /// An entry the format cannot hold is an exception; anything else ends the run.

@@ -10,6 +10,7 @@ mod heartbeat;
 pub mod links;
 pub mod member;
 pub mod parent;
+pub mod salvage;
 pub mod source;
 pub mod spool;
 pub mod told;

@@ -55,11 +55,11 @@ const GENERATION: u64 = 2;
 
 /// A pack of an interrupted session that the server confirmed and whose directory is still here.
 pub struct Adopted {
-    kind: PackKind,
-    sha256: Sha256,
-    length: u64,
-    confirmed: Confirmed,
-    directory: Directory,
+    pub(super) kind: PackKind,
+    pub(super) sha256: Sha256,
+    pub(super) length: u64,
+    pub(super) confirmed: Confirmed,
+    pub(super) directory: Directory,
 }
 
 /// The index of the packs the server vouches for: the parent's, the adopted ones, and `others` of the

@@ -12,6 +12,7 @@ use std::{
 };
 
 use api::catalog::PackKind;
+use md5::{Digest as _, Md5};
 use vault::id::Sha256;
 
 use super::source::Cache;
@@ -23,7 +24,8 @@ pub struct Spooled {
     pub kind: PackKind,
     pub seq: u64,
     pub sha256: Sha256,
-    pub md5: [u8; 16],
+    /// Where the store asks for it.
+    pub md5: Option<[u8; 16]>,
     pub length: u64,
 }
 
@@ -31,6 +33,7 @@ pub struct Spooled {
 #[derive(Debug, Clone)]
 pub struct Spool {
     folder: PathBuf,
+    with_md5: bool,
 }
 
 impl Spool {
@@ -48,7 +51,13 @@ impl Spool {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { folder: folder.to_path_buf() })
+        Ok(Self { folder: folder.to_path_buf(), with_md5: false })
+    }
+
+    /// Computes MD5s too, for a store that cannot check SHA-256.
+    pub const fn with_md5(mut self, with_md5: bool) -> Self {
+        self.with_md5 = with_md5;
+        self
     }
 
     /// Makes an object durable here.
@@ -60,7 +69,6 @@ impl Spool {
         kind: PackKind,
         seq: u64,
         sha256: Sha256,
-        md5: [u8; 16],
         bytes: &[u8],
     ) -> io::Result<Spooled> {
         let path = self.folder.join(format!("{seq:08}-{}-{sha256}", kind.as_str()));
@@ -68,6 +76,7 @@ impl Spool {
         file.write_all(bytes)?;
         file.sync_all()?;
         File::open(&self.folder)?.sync_all()?;
+        let md5 = self.with_md5.then(|| Md5::digest(bytes).into());
         Ok(Spooled { path, kind, seq, sha256, md5, length: bytes.len() as u64 })
     }
 }
@@ -110,7 +119,7 @@ mod tests {
         fs::write(journal.join("left-over"), b"x").expect("write");
         fs::create_dir(journal.join("stray")).expect("stray folder");
         let spool = Spool::start(&journal).expect("start");
-        let put = |kind, seq| spool.put(kind, seq, Sha256::of(b"pack"), [0; 16], b"pack");
+        let put = |kind, seq| spool.put(kind, seq, Sha256::of(b"pack"), b"pack");
         let data = put(PackKind::Data, 1).expect("put");
         let meta = put(PackKind::Meta, 2).expect("put");
         assert_eq!(fs::read_dir(&journal).expect("list").count(), 3);
@@ -128,7 +137,7 @@ mod tests {
         let cache = Cache::at(&dir.path().join("no cache here"));
         let spool = Spool::start(&journal).expect("start");
         for (kind, seq) in [(PackKind::Data, 1), (PackKind::Meta, 2)] {
-            let pack = spool.put(kind, seq, Sha256::of(b"pack"), [0; 16], b"pack").expect("put");
+            let pack = spool.put(kind, seq, Sha256::of(b"pack"), b"pack").expect("put");
             pack.release(&cache).expect("release");
         }
         assert_eq!(fs::read_dir(&journal).expect("list").count(), 0);

@@ -125,7 +125,7 @@ impl PackSink for UploadSink {
         };
         let spooled = self
             .spool
-            .put(kind, pack.seq, pack.sha256, pack.md5, &pack.bytes)
+            .put(kind, pack.seq, pack.sha256, &pack.bytes)
             .map_err(|error| refuse(UploadError::Journal(error)))?;
         self.stored.fetch_add(spooled.length, Ordering::Relaxed);
         self.queue.blocking_send(spooled).map_err(|_| refuse(UploadError::Canceled))
@@ -239,7 +239,7 @@ async fn allocate(lane: &Lane, pack: &Spooled) -> Result<UploadGrant, UploadErro
         seq: pack.seq,
         kind: pack.kind,
         sha256: pack.sha256.to_string(),
-        md5: BASE64.encode(pack.md5),
+        md5: pack.md5.map(|md5| BASE64.encode(md5)),
         length: pack.length,
     };
     let body = AllocatePacks { fence: lane.fence, packs: vec![wanted] };

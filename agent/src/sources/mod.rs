@@ -6,6 +6,7 @@
 
 mod exclude;
 mod file;
+mod image;
 mod meta;
 mod names;
 mod roots;
@@ -16,6 +17,7 @@ pub mod xattr;
 
 pub use exclude::{Excluded, Excludes, GlobRules, PatternError, glob_rules};
 pub use file::{Extent, OpenFile, Verdict};
+pub use image::looks_like_image;
 pub use meta::{Kind, Meta, Moment, Stat};
 pub use names::Names;
 pub use roots::{RootError, Roots};

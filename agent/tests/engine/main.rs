@@ -2,6 +2,7 @@
 
 mod hostile;
 mod mounted;
+mod resume;
 mod round_trip;
 mod support;
 mod unsteady;

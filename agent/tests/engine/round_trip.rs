@@ -475,3 +475,39 @@ proptest! {
         prop_assert_eq!(describe(&arrived(&again, &source)), before);
     }
 }
+
+#[test]
+fn a_disk_image_is_cut_into_aligned_blocks_and_comes_back() {
+    let vault = Vault::new();
+    let (_from, from) = place();
+    let (_to, to) = place();
+    let file = fs::File::create(from.join("disk")).expect("create");
+    let mut head = bytes(1 << 20, 3);
+    head[1080..1082].copy_from_slice(b"\x53\xef");
+    file.write_all_at(&head, 0).expect("write");
+    file.write_all_at(&bytes(700_000, 4), 70 << 20).expect("write");
+    file.set_len(80 << 20).expect("length");
+    fs::write(from.join("no-image"), bytes(3 << 20, 5)).expect("write");
+    let taken = vault.back_up(&[&from], None, Excludes::default());
+    let lengths = |name: &str| {
+        let path = from.join(name);
+        let path = path.as_os_str().as_bytes().strip_prefix(b"/").expect("absolute").to_vec();
+        let entry = taken.reader.get(&path).expect("reads").expect("is there");
+        let mut lengths = Vec::new();
+        let each = |piece: vault::snapshot::FilePiece| -> Result<(), vault::snapshot::ReadError> {
+            if !matches!(piece.from, vault::snapshot::PieceSource::Hole) {
+                lengths.push(piece.length);
+            }
+            Ok(())
+        };
+        taken.reader.pieces(&entry, each).expect("pieces");
+        lengths
+    };
+    let image = lengths("disk");
+    assert!(image.len() >= 6, "{image:?}");
+    let odd = image.iter().filter(|length| **length != 256 << 10).count();
+    assert!(odd <= 2, "only the last block of a stretch is short: {image:?}");
+    assert!(lengths("no-image").iter().any(|length| *length != 256 << 10));
+    restore_all(&taken, &to, Overwrite::Never);
+    assert_eq!(describe(&from), describe(&arrived(&to, &from)));
+}

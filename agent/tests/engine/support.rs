@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use api::catalog::{PackFacts, PackKind, PackState};
 use bytes::Bytes;
 use domain::{
     AgentId, Clock, ManualClock, PackId, SessionId, SystemClock, SystemIds, TenantId, Timestamp,
@@ -21,8 +22,9 @@ use domain::{
 };
 use everhold_agent::{
     pipeline::{
-        feed::{Counters, Feeder, LeftOut},
-        parent::{ParentCursor, index_of, save_index},
+        feed::{Counters, FeedError, Feeder, LeftOut},
+        parent::{Adopted, ParentCursor, adoptable, index_of, save_index},
+        source::Cache,
     },
     restore::{Figures, Order, Overwrite, Report, RestoreError, restore},
     sources::{
@@ -117,6 +119,11 @@ impl Vault {
                 let open = parent.reader.frames().open(pack).expect("opens");
                 index.add(pack.kind, pack.sha256, pack.length, &open.directory);
             }
+        } else {
+            for pack in self.store.packs.lock().expect("lock").values() {
+                let length = pack.bytes.len() as u64;
+                index.add(pack.kind, pack.sha256, length, &pack.directory);
+            }
         }
         let context = BackupContext {
             agent: AgentId::from_bytes([3; 16]),
@@ -165,12 +172,24 @@ impl Vault {
         excludes: Excludes,
         meanwhile: Meanwhile,
     ) -> Taken {
+        self.try_back_up(paths, parent, excludes, meanwhile, |_| {}).expect("walks")
+    }
+
+    /// As [`Self::back_up_while`], with a feeder set up otherwise; knows every pack ever made.
+    pub fn try_back_up(
+        &self,
+        paths: &[&Path],
+        parent: Option<&Taken>,
+        excludes: Excludes,
+        meanwhile: Meanwhile,
+        set_up: impl FnOnce(&mut Feeder<'_>),
+    ) -> Result<Taken, FeedError> {
         let mut writer = self.writer(parent, parent.map_or(1, |_| 2));
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
         let roots = Roots::resolve(&paths, Path::new("/")).expect("roots");
         let options = WalkOptions { excludes, names: Names::of_this_machine() };
         let cursor = parent.map(|parent| ParentCursor::of(&parent.reader).expect("cursor"));
-        let feeder = Feeder::new(
+        let mut feeder = Feeder::new(
             &mut writer,
             cursor,
             &options.names,
@@ -178,13 +197,49 @@ impl Vault {
             CancellationToken::new(),
             self.clock.clone(),
         );
+        set_up(&mut feeder);
         let mut counting = Counting { feeder, read: Vec::new(), meanwhile };
-        Walk::run(&roots, &options, &mut counting).expect("walks");
+        Walk::run(&roots, &options, &mut counting)?;
         let Counting { feeder, read, .. } = counting;
         let exceptions = feeder.exceptions.finish().into_first();
         let left_out = feeder.left_out.finish().into_first();
-        let finished = writer.finish(Summary::default()).expect("finishes");
-        self.taken(finished, parent, exceptions, left_out, read)
+        let finished = writer.finish(Summary::default())?;
+        Ok(self.taken(finished, parent, exceptions, left_out, read))
+    }
+
+    pub fn keys(&self) -> Arc<VaultKeys> {
+        self.keys.clone()
+    }
+
+    /// Every pack made so far, as the next session of an agent with its home in `home` may use them.
+    pub fn adopt_all(&self, home: &Path) -> (Vec<Adopted>, Cache) {
+        let cache = Cache::at(home);
+        let mut facts = Vec::new();
+        for pack in self.store.packs.lock().expect("lock").values() {
+            let file = home.join("spooled");
+            fs::write(&file, &pack.bytes).expect("write");
+            let kind = match pack.kind {
+                vault::pack::PackKind::Meta => {
+                    cache.adopt(&pack.sha256, &file).expect("adopts");
+                    PackKind::Meta
+                }
+                vault::pack::PackKind::Data => {
+                    cache.keep_front(&pack.sha256, &file).expect("keeps");
+                    PackKind::Data
+                }
+            };
+            facts.push(PackFacts {
+                id: PackId::fresh(&SystemIds, SystemClock.now()),
+                kind,
+                state: PackState::Uploaded,
+                sha256: pack.sha256.to_string(),
+                length: pack.bytes.len() as u64,
+                key: String::new(),
+                version_id: Some("v1".to_owned()),
+                lock_until: None,
+            });
+        }
+        (adoptable(&facts, &self.keys, &cache), cache)
     }
 
     /// Makes a snapshot readable.

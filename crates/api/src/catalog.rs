@@ -168,6 +168,9 @@ pub struct Session {
     #[serde(default)]
     pub known: Vec<PackFacts>,
     pub heartbeat_interval_s: u32,
+    /// The store cannot check SHA-256: uploads carry an MD5 too.
+    #[serde(default)]
+    pub content_md5: bool,
 }
 
 /// What is needed to read a snapshot's manifest and packs.
@@ -277,8 +280,9 @@ pub struct AllocatePack {
     pub kind: PackKind,
     /// Hex.
     pub sha256: String,
-    /// Base64, as the Content-MD5 header wants it.
-    pub md5: String,
+    /// Base64, as the Content-MD5 header wants it; where [`Session::content_md5`] asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<String>,
     /// Bytes; at most 80 MiB.
     pub length: u64,
 }

@@ -1,6 +1,6 @@
 //! Digests of a body while it streams, and their comparison with what the client announced.
 //!
-//! Owns MD5 (the ETag) and the five S3 checksums. Invariant: a body whose announced digest differs
+//! Owns MD5 (the ETag, unless a SHA-256 was announced) and the five S3 checksums. Invariant: a body whose announced digest differs
 //! is refused before anything names it. It knows nothing of files or rows.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -104,9 +104,14 @@ pub(crate) struct Announced {
     /// To be computed; the values come in a trailer, or the client only wants them kept.
     pub wanted: Vec<Algorithm>,
     pub length: Option<u64>,
+    /// A part of a multipart upload: the MD5s of the parts make the object's ETag.
+    pub part: bool,
 }
 
 impl Announced {
+    const fn needs_md5(&self) -> bool {
+        self.part || self.md5.is_some() || self.checksums.sha256.is_none()
+    }
     fn needs(&self, algorithm: Algorithm) -> bool {
         self.checksums.get(algorithm).is_some() || self.wanted.contains(&algorithm)
     }
@@ -129,7 +134,8 @@ pub(crate) enum Mismatch {
 
 /// Running digests of one body.
 pub(crate) struct Digests {
-    md5: Md5,
+    /// The ETag, where nothing stronger was announced: half of a put's work otherwise.
+    md5: Option<Md5>,
     rest: ChecksumHasher,
     length: u64,
 }
@@ -138,7 +144,7 @@ pub(crate) struct Digests {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub length: u64,
-    pub md5: [u8; 16],
+    pub md5: Option<[u8; 16]>,
     pub checksums: Checksums,
 }
 
@@ -146,7 +152,7 @@ impl Digests {
     pub(crate) fn new(announced: &Announced) -> Self {
         let needs = |algorithm| announced.needs(algorithm);
         Self {
-            md5: Md5::new(),
+            md5: announced.needs_md5().then(Md5::new),
             rest: ChecksumHasher {
                 crc32: needs(Algorithm::Crc32).then(Crc32::new),
                 crc32c: needs(Algorithm::Crc32c).then(Crc32c::new),
@@ -158,7 +164,9 @@ impl Digests {
         }
     }
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
         self.rest.update(bytes);
         self.length += bytes.len() as u64;
     }
@@ -172,17 +180,23 @@ impl Digests {
             sha256: sums.checksum_sha256,
             composite: false,
         };
-        Sums { length: self.length, md5: self.md5.finalize().into(), checksums }
+        Sums { length: self.length, md5: self.md5.map(|md5| md5.finalize().into()), checksums }
     }
 }
 
 impl Sums {
+    /// The MD5 in hex as S3 has it; else the announced SHA-256, whose length tells a client that it is no MD5.
+    pub(crate) fn etag(&self) -> String {
+        let sha256 =
+            || self.checksums.get(Algorithm::Sha256).and_then(|sum| STANDARD.decode(sum).ok());
+        self.md5.map_or_else(|| hex::encode(sha256().unwrap_or_default()), hex::encode)
+    }
     /// Compares with the announcement, whose trailer values must have been filled in by now.
     pub(crate) fn check(&self, announced: &Announced) -> Result<(), Mismatch> {
         if announced.length.is_some_and(|length| length != self.length) {
             return Err(Mismatch::Length);
         }
-        if announced.md5.is_some_and(|md5| md5 != self.md5) {
+        if announced.md5.is_some() && announced.md5 != self.md5 {
             return Err(Mismatch::Md5);
         }
         for algorithm in Algorithm::ALL {

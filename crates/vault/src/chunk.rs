@@ -37,17 +37,25 @@ impl Gear {
 pub struct Chunker<'a> {
     gear: &'a Gear,
     chunking: Chunking,
-    buffer: Vec<u8>,
-    /// Start of what was not given out yet.
+    /// Longer than what is in it: zeroing it for every read would cost as much as hashing.
+    buffer: &'a mut Vec<u8>,
+    /// What was read and not given out yet.
     start: usize,
+    end: usize,
     ended: bool,
     /// Length of the first block of a stretch that does not begin at a block's start.
     lead: Option<usize>,
 }
 
 impl<'a> Chunker<'a> {
-    /// Cuts a stretch that begins at `offset` of its file: blocks are aligned to the file.
-    pub const fn new(gear: &'a Gear, chunking: Chunking, offset: u64) -> Self {
+    /// Cuts a stretch that begins at `offset` of its file: blocks are aligned to the file. `buffer` is scratch
+    /// space to be used again for the next stretch; what it holds does not matter.
+    pub const fn new(
+        gear: &'a Gear,
+        chunking: Chunking,
+        offset: u64,
+        buffer: &'a mut Vec<u8>,
+    ) -> Self {
         let lead = match chunking {
             Chunking::Fixed { block } => match offset % block as u64 {
                 0 => None,
@@ -55,7 +63,7 @@ impl<'a> Chunker<'a> {
             },
             Chunking::FastCdc { .. } => None,
         };
-        Self { gear, chunking, buffer: Vec::new(), start: 0, ended: false, lead }
+        Self { gear, chunking, buffer, start: 0, end: 0, ended: false, lead }
     }
 
     const fn max(&self) -> usize {
@@ -69,7 +77,7 @@ impl<'a> Chunker<'a> {
     pub fn next_chunk(&mut self, data: &mut dyn Read) -> io::Result<Option<&[u8]>> {
         self.fill(data)?;
         let lead = self.lead.take();
-        let ready = &self.buffer[self.start..];
+        let ready = &self.buffer[self.start..self.end];
         if ready.is_empty() {
             return Ok(None);
         }
@@ -82,28 +90,23 @@ impl<'a> Chunker<'a> {
     /// Makes sure that a whole chunk is there, or everything up to the end.
     fn fill(&mut self, data: &mut dyn Read) -> io::Result<()> {
         let max = self.max();
-        if self.ended || self.buffer.len() - self.start >= max {
+        if self.ended || self.end - self.start >= max {
             return Ok(());
         }
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let wanted = max + READ;
-        while self.buffer.len() < wanted {
-            let have = self.buffer.len();
-            self.buffer.resize(wanted, 0);
-            match data.read(&mut self.buffer[have..]) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.buffer.len() < max + READ {
+            self.buffer.resize(max + READ, 0);
+        }
+        while self.end < self.buffer.len() {
+            match data.read(&mut self.buffer[self.end..]) {
                 Ok(0) => {
-                    self.buffer.truncate(have);
                     self.ended = true;
                     return Ok(());
                 }
-                Ok(read) => self.buffer.truncate(have + read),
-                Err(error) => {
-                    self.buffer.truncate(have);
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -3,6 +3,8 @@
 //! Owns the codecs of frames and the guess that data is incompressible. Invariant: decompression allocates the
 //! authenticated length and not a byte more.
 
+use std::cell::RefCell;
+
 use crate::descriptor::MAX_FRAME_RAW;
 
 /// How a frame's payload is encoded.
@@ -72,12 +74,23 @@ impl Compressor {
     }
 }
 
+thread_local! {
+    /// Making one takes as long as decompressing a small frame.
+    static CONTEXT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Undoes zstd; the result has exactly `raw_len` bytes.
 pub fn decompress(payload: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressError> {
     if raw_len > MAX_FRAME_RAW {
         return Err(DecompressError);
     }
-    let raw = zstd::bulk::decompress(payload, raw_len).map_err(|_| DecompressError)?;
+    let raw = CONTEXT.with_borrow_mut(|context| {
+        let context = match context {
+            Some(context) => context,
+            empty => empty.insert(zstd::bulk::Decompressor::new().map_err(|_| DecompressError)?),
+        };
+        context.decompress(payload, raw_len).map_err(|_| DecompressError)
+    })?;
     if raw.len() == raw_len { Ok(raw) } else { Err(DecompressError) }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn announced(
         wanted.extend(trailer.strip_prefix("x-amz-checksum-").and_then(Algorithm::parse));
     }
     let length = length.map(u64::try_from).transpose().map_err(|_| s3_error!(InvalidRequest))?;
-    Ok(Announced { md5, checksums, wanted, length })
+    Ok(Announced { md5, checksums, wanted, length, part: false })
 }
 
 fn parse_md5(text: &str) -> S3Result<[u8; 16]> {

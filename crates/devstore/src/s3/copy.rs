@@ -100,7 +100,7 @@ pub(super) async fn copy(
     let announced = Announced { wanted, length: Some(original.length), ..Announced::default() };
     let stream = StreamingBlob::wrap(body.into_stream());
     let (blob, sums) = store.receive(Some(stream), announced, None).await?;
-    let tag = hex::encode(sums.md5);
+    let tag = sums.etag();
     let object = bare(tag.clone(), sums.length, sums.checksums.clone(), attributes);
     let (place, now) = ((input.bucket.clone(), input.key.clone()), store.now());
     let changed = store

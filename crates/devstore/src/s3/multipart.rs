@@ -48,7 +48,10 @@ impl Store {
         (blob, sums): (Placed, Sums),
     ) -> S3Result<(String, Checksums, Timestamp)> {
         let number = part_number(number)?;
-        let (tag, modified) = (hex::encode(sums.md5), self.clock.wall());
+        let Some(md5) = sums.md5 else {
+            return Err(s3_error!(InternalError, "a part without its MD5"));
+        };
+        let (tag, modified) = (hex::encode(md5), self.clock.wall());
         let checksums = sums.checksums.clone();
         let replaced = self
             .meta
@@ -56,8 +59,7 @@ impl Store {
                 let (bucket, key, upload) = (&place.0, &place.1, &place.2);
                 rows.find_upload(bucket, key, upload)?.ok_or_else(no_such_upload)?;
                 let segment = blob.keep();
-                let part =
-                    StoredPart { modified, md5: sums.md5, segment, checksums: sums.checksums };
+                let part = StoredPart { modified, md5, segment, checksums: sums.checksums };
                 Ok(rows.set_part(upload, number, &part)?)
             })
             .await?;
@@ -126,6 +128,7 @@ pub(super) async fn part(
         checksums_of!(input),
         input.content_length,
     )?;
+    announced.part = true;
     announced.wanted.extend(upload.checksum.map(|checksum| checksum.algorithm));
     let received = store.receive(input.body.take(), announced, req.trailing_headers.take()).await?;
     let place = (input.bucket.clone(), input.key.clone(), input.upload_id.clone());

@@ -48,7 +48,7 @@ pub(super) async fn put(
     store.meta.read(early).await?;
     let taken = store.receive(input.body.take(), announced, req.trailing_headers.take()).await?;
     let (blob, sums) = taken;
-    let tag = hex::encode(sums.md5);
+    let tag = sums.etag();
     let now = store.now();
     let object = Object {
         etag: tag.clone(),

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -61,6 +61,10 @@ struct Shared {
     /// Learns every pack before it is handed over.
     index: Arc<ChunkIndex>,
     flight: Arc<Flight>,
+    /// Jobs queued or at work.
+    unfinished: Mutex<u64>,
+    /// There are none.
+    idle: Condvar,
     failed: AtomicBool,
     error: Mutex<Option<BackupError>>,
 }
@@ -112,6 +116,8 @@ impl Pool {
             handed: Mutex::default(),
             index,
             flight,
+            unfinished: Mutex::default(),
+            idle: Condvar::new(),
             failed: AtomicBool::new(false),
             error: Mutex::default(),
         });
@@ -131,7 +137,32 @@ impl Pool {
             return Err(self.shared.take_error());
         }
         let jobs = self.jobs.as_ref().ok_or(BackupError::Worker)?;
+        *lock(&self.shared.unfinished) += 1;
         jobs.send(job).map_err(|_| BackupError::Worker)
+    }
+
+    /// Waits for the jobs so far and hands over the packs they are in.
+    pub fn checkpoint(&self) -> Result<(), BackupError> {
+        let mut unfinished = lock(&self.shared.unfinished);
+        while *unfinished > 0 {
+            unfinished = self.shared.idle.wait(unfinished).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(unfinished);
+        self.hand_over_open()
+    }
+
+    /// No job may be under way.
+    fn hand_over_open(&self) -> Result<(), BackupError> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(self.shared.take_error());
+        }
+        for slot in [&self.shared.data, &self.shared.meta] {
+            let open = lock(slot).take();
+            if let Some(builder) = open.and_then(|fill| lock(&fill).builder.take()) {
+                self.shared.hand_over(builder)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for all jobs and hands over the last packs.
@@ -140,15 +171,7 @@ impl Pool {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| BackupError::Worker)?;
         }
-        if self.shared.failed.load(Ordering::Acquire) {
-            return Err(self.shared.take_error());
-        }
-        for slot in [&self.shared.data, &self.shared.meta] {
-            let last = lock(slot).take();
-            if let Some(builder) = last.and_then(|fill| lock(&fill).builder.take()) {
-                self.shared.hand_over(builder)?;
-            }
-        }
+        self.hand_over_open()?;
         Ok(Packed {
             handed: std::mem::take(&mut *lock(&self.shared.handed)),
             next_seq: self.shared.next_seq.load(Ordering::Acquire),
@@ -168,12 +191,29 @@ impl Drop for Pool {
     }
 }
 
+/// A job that ends, even by a panic: nobody waits for it any more.
+struct Done<'a>(&'a Shared);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+        }
+        let mut unfinished = lock(&self.0.unfinished);
+        *unfinished = unfinished.saturating_sub(1);
+        if *unfinished == 0 {
+            self.0.idle.notify_all();
+        }
+    }
+}
+
 impl Shared {
     fn run(&self, queue: &Mutex<Receiver<Job>>) {
         let mut compressor = Compressor::default();
         loop {
             let job = lock(queue).recv();
             let Ok(job) = job else { return };
+            let _done = Done(self);
             if self.failed.load(Ordering::Acquire) {
                 continue;
             }

@@ -33,6 +33,8 @@ pub(super) struct FrameStore {
     abandoned: HashMap<u32, FrameBitmap>,
     recent: Vec<Option<(ChunkId, Place)>>,
     pub new_bytes: u64,
+    /// For whoever reads a large file: kept, because making it costs as much as hashing.
+    pub scratch: Vec<u8>,
 }
 
 /// The packs of a finished backup.
@@ -54,6 +56,7 @@ impl FrameStore {
             abandoned: HashMap::new(),
             recent: vec![None; RECENT],
             new_bytes: 0,
+            scratch: Vec::new(),
         }
     }
 
@@ -105,6 +108,11 @@ impl FrameStore {
         self.flight.start(id, &parts);
         self.pool.submit(Job { kind, id, raw: raw.to_vec(), parts })?;
         Ok((id, true))
+    }
+
+    /// Hands over open packs early.
+    pub fn checkpoint(&self) -> Result<(), BackupError> {
+        self.pool.checkpoint()
     }
 
     /// These were stored for nothing, by the one file that was being read.

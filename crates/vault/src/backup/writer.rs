@@ -140,7 +140,7 @@ impl Writer {
     fn add_small(&mut self, entry: Entry, data: &mut dyn Read) -> Result<FileOutcome, BackupError> {
         let key = self.next_key(&entry, true)?;
         let announced = entry.size();
-        let mut content = Vec::new();
+        let mut content = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
         data.take(announced).read_to_end(&mut content).map_err(BackupError::Source)?;
         let size = content.len() as u64;
         let found = self.find_small(&content)?;
@@ -359,6 +359,13 @@ impl Writer {
         self.store.index.shelf()
     }
 
+    /// Hands over what is in open packs, so that a later session can adopt it should this one be interrupted. Entries
+    /// of the node under construction are not in it.
+    pub fn checkpoint(&mut self) -> Result<(), BackupError> {
+        self.close_bundle()?;
+        self.store.checkpoint()
+    }
+
     /// Seals what is left, writes the tree and the summary (its counts are filled in here).
     pub fn finish(mut self, summary: Summary) -> Result<FinishedSnapshot, BackupError> {
         self.close_bundle()?;
@@ -470,7 +477,8 @@ impl LargeFile {
         chunking: Chunking,
         data: &mut dyn Read,
     ) -> Result<(), BackupError> {
-        let mut chunker = Chunker::new(gear, chunking, self.size);
+        let mut buffer = std::mem::take(&mut store.scratch);
+        let mut chunker = Chunker::new(gear, chunking, self.size, &mut buffer);
         while let Some(chunk) = chunker.next_chunk(data).map_err(BackupError::Source)? {
             let length = chunk.len() as u64;
             let (id, new) = store.put(FrameKind::Chunk, chunk, Vec::new())?;
@@ -481,6 +489,7 @@ impl LargeFile {
             }
             self.piece(store, Piece::Data { id, length })?;
         }
+        store.scratch = buffer;
         Ok(())
     }
 

@@ -64,7 +64,6 @@ pub struct SealedPack {
     /// Number inside the session, as sealed into the header.
     pub seq: u64,
     pub sha256: Sha256,
-    pub md5: [u8; 16],
     pub bytes: Bytes,
     /// What is inside; goes into the index, stays on this machine.
     pub directory: Directory,

@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::IdGen;
-use md5::Md5;
-use sha2::Digest as _;
 
 use super::{
     Directory, FrameInfo, HEADER_LEN, Header, PackKind, Part, SealedPack,
@@ -156,7 +154,6 @@ impl PackBuilder {
             kind: self.header.kind,
             seq: self.header.seq,
             sha256: Sha256::of(&object),
-            md5: Md5::digest(&object).into(),
             bytes: Bytes::from(object),
             directory,
         })

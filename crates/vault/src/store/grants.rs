@@ -46,9 +46,12 @@ impl S3Store {
         if pins.create_only {
             put = put.if_none_match("*");
         }
-        // A store that is said to know neither would take any body: then both are pinned anyway.
-        if pins.content_md5 || !pins.checksum_sha256 {
-            put = put.content_md5(STANDARD.encode(grant.md5));
+        match grant.md5 {
+            Some(md5) if pins.needs_md5() => put = put.content_md5(STANDARD.encode(md5)),
+            None if pins.needs_md5() => {
+                return Err(StoreError::Configuration("this store needs an MD5".into()));
+            }
+            _ => {}
         }
         if pins.checksum_sha256 || !pins.content_md5 {
             put = put

@@ -75,7 +75,8 @@ fn chunks_end_where_the_vectors_say() {
     let gear = Gear::new(&[7; 32]);
     let data = noise(77, 1_500_000);
     let cuts = |chunking| {
-        let mut chunker = Chunker::new(&gear, chunking, 0);
+        let mut buffer = Vec::new();
+        let mut chunker = Chunker::new(&gear, chunking, 0, &mut buffer);
         let mut input = data.as_slice();
         let mut lengths = Vec::new();
         while let Some(chunk) = chunker.next_chunk(&mut input).unwrap() {

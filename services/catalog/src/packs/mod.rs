@@ -62,16 +62,24 @@ struct Asked {
     seq: u64,
     kind: PackKind,
     sha256: [u8; 32],
-    md5: [u8; 16],
+    md5: Option<[u8; 16]>,
     length: u64,
 }
 
-fn read(at: usize, pack: &AllocatePack) -> Result<Asked, Error> {
+fn read(at: usize, pack: &AllocatePack, needs_md5: bool) -> Result<Asked, Error> {
     let wrong = |name: &str, detail: &str| Error::field(format!("packs/{at}/{name}"), detail);
     let lower = pack.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let sha256 = hex::decode(&pack.sha256).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     let sha256 = sha256.filter(|_| lower);
-    let md5 = BASE64.decode(&pack.md5).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    let md5 = match &pack.md5 {
+        None if needs_md5 => return Err(wrong("md5", "this store needs it")),
+        None => None,
+        Some(text) => {
+            let bytes = BASE64.decode(text).ok();
+            let md5 = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+            Some(md5.ok_or_else(|| wrong("md5", "base64 of 16 bytes"))?)
+        }
+    };
     if pack.length == 0 || pack.length > MAX_LENGTH {
         return Err(wrong("length", "1 byte to 80 MiB"));
     }
@@ -85,7 +93,7 @@ fn read(at: usize, pack: &AllocatePack) -> Result<Asked, Error> {
         seq: pack.seq,
         kind: pack.kind,
         sha256: sha256.ok_or_else(|| wrong("sha256", "64 lowercase hex digits"))?,
-        md5: md5.ok_or_else(|| wrong("md5", "base64 of 16 bytes"))?,
+        md5,
         length: pack.length,
     })
 }
@@ -103,8 +111,13 @@ pub async fn allocate(
     body: &AllocatePacks,
 ) -> Result<AllocatedPacks, Error> {
     check_count(body.packs.len())?;
-    let asked: Vec<Asked> =
-        body.packs.iter().enumerate().map(|(at, pack)| read(at, pack)).collect::<Result<_, _>>()?;
+    let needs_md5 = app.store.config().capabilities.needs_md5();
+    let asked: Vec<Asked> = body
+        .packs
+        .iter()
+        .enumerate()
+        .map(|(at, pack)| read(at, pack, needs_md5))
+        .collect::<Result<_, _>>()?;
     let rows = match insert_missing(app, cx, permit, session, body.fence, &asked).await {
         // Two requests for the same number at once: the second then finds the first one's row.
         Err(Error::Database(pg::Error::UniqueViolation { .. })) => {
@@ -167,7 +180,7 @@ async fn insert_missing(
 
 fn check_same(row: &PackRow, asked: &Asked) -> Result<(), Error> {
     let same = row.sha256[..] == asked.sha256
-        && row.md5[..] == asked.md5
+        && row.md5.as_deref() == asked.md5.as_ref().map(<[u8; 16]>::as_slice)
         && row.kind() == asked.kind
         && row.length() == asked.length;
     if same {
@@ -214,7 +227,7 @@ async fn grant(app: &Catalog, cx: &Cx, row: &PackRow) -> Result<UploadGrant, Err
                 key: row.object_key.clone(),
                 length: row.length(),
                 sha256: row.sha256.clone().try_into().map_err(bad)?,
-                md5: row.md5.clone().try_into().map_err(bad)?,
+                md5: row.md5.clone().map(TryInto::try_into).transpose().map_err(bad)?,
                 lock_until,
                 expires_in: locks::GRANT,
                 now: cx.now(),
@@ -345,7 +358,7 @@ fn check_object(
         return Err("the object has another length");
     }
     let same_sha = facts.sha256.map(|sha| sha[..] == row.sha256[..]);
-    let same_md5 = facts.md5.map(|md5| md5[..] == row.md5[..]);
+    let same_md5 = facts.md5.zip(row.md5.as_deref()).map(|(md5, known)| md5[..] == *known);
     // One of the two must be known, and none may differ.
     if same_sha == Some(false)
         || same_md5 == Some(false)

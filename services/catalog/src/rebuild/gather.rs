@@ -150,7 +150,7 @@ async fn keys(
         } else if rest.starts_with("wrap-") {
             match Wrap::decode(&bytes) {
                 Ok(wrap) if wrap.tenant == tenant && wrap.vault == vault => {
-                    wraps.push((wrap, bytes))
+                    wraps.push((wrap, bytes));
                 }
                 Ok(_) => findings.push(format!("{name}: it is of another vault")),
                 Err(why) => findings.push(format!("{name}: {why}")),

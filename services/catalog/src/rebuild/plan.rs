@@ -291,7 +291,7 @@ fn snapshot(
     let protect_until =
         receipt.map_or_else(|| expired_at.unwrap_or(said.created), |receipt| receipt.protect_until);
     let own = |pack: &&ObjectFacts| pack.maker.is_some_and(|maker| maker.session == said.session);
-    let named = manifest.packs.iter().flat_map(|set| set.iter());
+    let named = manifest.packs.iter().flat_map(vault::manifest::PackSet::iter);
     let stored = named.filter_map(|pack| objects.get(&pack.id)).filter(|pack| own(pack));
     let stored_bytes = stored.map(|pack| pack.length).sum::<u64>() + found.length;
     let parent = said.parent.as_ref().and_then(|link| by_manifest.get(&link.manifest));

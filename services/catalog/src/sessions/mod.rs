@@ -124,6 +124,7 @@ pub async fn open(
         adopted: adopted.iter().map(packs::store::PackRow::facts).collect(),
         known: known.iter().map(packs::store::PackRow::facts).collect(),
         heartbeat_interval_s: HEARTBEAT_S,
+        content_md5: app.store.config().capabilities.needs_md5(),
     })
 }
 

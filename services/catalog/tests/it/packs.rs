@@ -121,11 +121,12 @@ async fn requests_out_of_bounds_name_the_field() {
     let path = format!("sessions/{}/packs", session.id);
     let good = agent.random_pack(0, PackKind::Data).ask();
     type Change = fn(&mut api::catalog::AllocatePack);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 6] = [
         ("packs/0/length", |p| p.length = 81 << 20),
         ("packs/0/length", |p| (p.kind, p.length) = (PackKind::Manifest, (16 << 20) + 1)),
         ("packs/0/sha256", |p| p.sha256 = p.sha256.to_uppercase() + "G"),
-        ("packs/0/md5", |p| p.md5 = "AAAA".into()),
+        ("packs/0/md5", |p| p.md5 = Some("AAAA".into())),
+        ("packs/0/md5", |p| p.md5 = None),
         ("packs/0/seq", |p| p.seq = u64::MAX),
     ];
     for (field, change) in changes {

@@ -193,7 +193,7 @@ impl Made {
             seq: self.seq,
             kind: self.kind,
             sha256: hex::encode(self.sha256()),
-            md5: BASE64.encode(md5::Md5::digest(&self.bytes)),
+            md5: Some(BASE64.encode(md5::Md5::digest(&self.bytes))),
             length: self.bytes.len() as u64,
         }
     }

@@ -38,7 +38,7 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
             seq: 0,
             kind: api::catalog::PackKind::Data,
             sha256: "00".repeat(32),
-            md5: "AAAAAAAAAAAAAAAAAAAAAA==".into(),
+            md5: Some("AAAAAAAAAAAAAAAAAAAAAA==".into()),
             length: 1,
         }],
     }));

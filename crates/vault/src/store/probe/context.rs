@@ -105,7 +105,7 @@ impl Context {
             key: self.key(name),
             length: body.len() as u64,
             sha256: Sha256::digest(body).into(),
-            md5: Md5::digest(body).into(),
+            md5: Some(Md5::digest(body).into()),
             lock_until: (now + LOCK).ceil_to_second(),
             expires_in: URL_LIFE,
             now,

@@ -1,0 +1,96 @@
+//! What an interrupted backup had finished: the leaves of the tree it did not get to complete.
+//!
+//! Its confirmed metadata packs hold entries with the identity and times of the files they stand for. A file
+//! that still looks the same is taken over with its content; so a backup of days goes on where it was. All of
+//! it is advice, as with a parent: what does not fit is read again.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use vault::{
+    id::{ChunkId, FrameKind},
+    keys::VaultKeys,
+    manifest::{FrameBitmap, PackRef, PackSet},
+    pack::PackKind,
+    snapshot::{Frames, PackSource, SourceError},
+    tree::{Entry, Node, NodeSource as _, path},
+};
+
+use super::{parent::Adopted, source::Cache};
+
+/// Leaves looked into for one path: attempts that ended at different places overlap.
+const CANDIDATES: usize = 3;
+
+/// Entries of interrupted backups, by path.
+pub struct Salvage {
+    frames: Frames,
+    /// First key of a leaf, and the leaf.
+    leaves: BTreeMap<Vec<u8>, ChunkId>,
+    /// The leaves looked into last.
+    near: Vec<(ChunkId, Arc<Node>)>,
+}
+
+impl Salvage {
+    /// The leaves in the adopted metadata packs whose copies are still in the cache; `None` if there are none.
+    pub fn of(keys: &Arc<VaultKeys>, adopted: &[Adopted], cache: &Cache) -> Option<Self> {
+        let metadata = adopted.iter().filter(|pack| pack.kind == PackKind::Meta);
+        let packs = metadata.clone().map(|pack| (pack.confirmed.id, reference(pack))).collect();
+        let source = Arc::new(Cached(cache.clone()));
+        let frames = Frames::new(keys.clone(), &PackSet(packs), source, None);
+        let mut leaves = BTreeMap::new();
+        for frame in metadata.flat_map(|pack| &pack.directory.frames) {
+            if frame.kind == FrameKind::Node
+                && let Ok(node) = frames.node(&frame.id)
+                && node.level() == 0
+                && let Some(first) = node.first()
+            {
+                leaves.insert(first.to_vec(), frame.id);
+            }
+        }
+        (!leaves.is_empty()).then(|| Self { frames, leaves, near: Vec::new() })
+    }
+
+    /// The entry an interrupted backup had made of `path`, if `fits`.
+    pub fn at(&mut self, path: &[u8], fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let key = path::key(path).ok()?;
+        let before = self.leaves.range(..=key.clone()).rev().take(CANDIDATES);
+        let candidates: Vec<ChunkId> = before.map(|(_, id)| *id).collect();
+        candidates.into_iter().find_map(|id| {
+            let node = self.leaf(id)?;
+            let Node::Leaf(items) = &*node else { return None };
+            let at = items.binary_search_by(|(item, _)| item.as_slice().cmp(&key)).ok()?;
+            Entry::decode(path.to_vec(), &items.get(at)?.1).ok().filter(&fits)
+        })
+    }
+
+    fn leaf(&mut self, id: ChunkId) -> Option<Arc<Node>> {
+        if let Some((_, node)) = self.near.iter().find(|(known, _)| *known == id) {
+            return Some(node.clone());
+        }
+        let node = self.frames.node(&id).ok()?;
+        self.near.truncate(CANDIDATES - 1);
+        self.near.insert(0, (id, node.clone()));
+        Some(node)
+    }
+}
+
+fn reference(pack: &Adopted) -> PackRef {
+    PackRef {
+        id: pack.confirmed.id,
+        kind: pack.kind,
+        sha256: pack.sha256,
+        length: pack.length,
+        version_id: pack.confirmed.version_id.clone(),
+        frames: pack.directory.len(),
+        used: FrameBitmap::default(),
+    }
+}
+
+/// Adopted packs are read from the cache or not at all: fetching them would cost what they save.
+struct Cached(Cache);
+
+impl PackSource for Cached {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.0.beginning(&pack.sha256, range).ok_or(SourceError::Missing)
+    }
+}
