@@ -77,7 +77,7 @@ struct Lab {
 
 impl Lab {
     fn backup(&self, session: u8, parent: Option<Arc<Reader>>) -> Fallible<FinishedSnapshot> {
-        let mut index = ChunkIndex::new(self.keys.vault());
+        let index = ChunkIndex::new(self.keys.vault());
         for pack in self.folder.sealed.lock().map_err(|_| "poisoned")?.iter() {
             index.add(pack.kind, pack.sha256, 0, &pack.directory);
         }
@@ -137,7 +137,7 @@ impl Lab {
             &manifest.sign(&agent.signing_key()),
         )?;
         let packs = resolve(std::slice::from_ref(&signed))?;
-        let mut index = ChunkIndex::new(self.keys.vault());
+        let index = ChunkIndex::new(self.keys.vault());
         for pack in self.folder.sealed.lock().map_err(|_| "poisoned")?.iter() {
             index.add(pack.kind, pack.sha256, 0, &pack.directory);
         }
