@@ -6,7 +6,9 @@
 mod borders;
 mod compare;
 mod crash;
+mod faulty;
 mod harness;
+mod mount;
 mod outside;
 mod restore;
 mod serve;

@@ -29,8 +29,8 @@ fn requests(client: &TcpStream, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(client);
     while let Some(head) = Head::read(&mut reader)? {
         let request = head.request()?;
-        let fault = shared.decide(&request);
-        let mut turn = Turn { client, reader: &mut reader, shared, head, request };
+        let (number, fault) = shared.decide(&request);
+        let mut turn = Turn { client, reader: &mut reader, shared, head, request, number };
         if turn.carry(fault)? == Then::End {
             return Ok(());
         }
@@ -44,6 +44,7 @@ struct Turn<'a, 'b> {
     shared: &'a Shared,
     head: Head,
     request: Request,
+    number: usize,
 }
 
 impl Turn<'_, '_> {
@@ -115,13 +116,14 @@ impl Turn<'_, '_> {
         upstream.set_nodelay(true)?;
         (&upstream).write_all(&self.head.raw)?;
         let framing = self.head.request_framing();
-        let (client, shared) = (self.client, self.shared);
+        let (client, shared, number) = (self.client, self.shared, self.number);
         let method = self.request.method.clone();
         let reader = &mut *self.reader;
         std::thread::scope(|scope| {
             let server = &upstream;
             let body = scope.spawn(move || send_body(reader, framing, server, shared, fault));
-            let answered = answer(&upstream, client, &method, fault);
+            let note = |status| shared.answered(number, status);
+            let answered = answer(&upstream, client, &method, fault, note);
             if !matches!(answered, Ok(Then::Next)) {
                 // Both sides go; the thread that still waits for the rest of a body goes with them.
                 let _ = upstream.shutdown(Shutdown::Both);
@@ -224,6 +226,7 @@ fn answer(
     mut client: &TcpStream,
     method: &str,
     fault: Option<&Fault>,
+    note: impl Fn(u16),
 ) -> io::Result<Then> {
     let mut reader = BufReader::new(upstream);
     let head = loop {
@@ -233,6 +236,7 @@ fn answer(
         }
         client.write_all(&head.raw)?;
     };
+    note(head.status());
     let framing = head.answer_framing(method);
     match fault {
         Some(Fault::LoseAnswer) => {

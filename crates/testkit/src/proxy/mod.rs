@@ -122,6 +122,8 @@ impl Rule {
 pub struct Seen {
     pub request: Request,
     pub fault: Option<Fault>,
+    /// What the server answered, whatever the caller heard; `None` when it did not, or was not asked.
+    pub answered: Option<u16>,
 }
 
 #[derive(Default)]
@@ -143,8 +145,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the request and takes its fault: the first rule that still strikes.
-    fn decide(&self, request: &Request) -> Option<Fault> {
+    /// Notes the request and takes its fault: the first rule that still strikes. Gives the request's number too.
+    fn decide(&self, request: &Request) -> (usize, Option<Fault>) {
         let mut state = self.state();
         let mut fault = None;
         for rule in &mut state.rules {
@@ -158,8 +160,15 @@ impl Shared {
                 fault = Some(rule.fault.clone());
             }
         }
-        state.seen.push(Seen { request: request.clone(), fault: fault.clone() });
-        fault
+        let seen = Seen { request: request.clone(), fault: fault.clone(), answered: None };
+        state.seen.push(seen);
+        (state.seen.len() - 1, fault)
+    }
+
+    fn answered(&self, number: usize, status: u16) {
+        if let Some(seen) = self.state().seen.get_mut(number) {
+            seen.answered = Some(status);
+        }
     }
 
     /// Waits, but not beyond the proxy's end; whether it has ended.

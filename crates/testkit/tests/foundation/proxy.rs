@@ -85,6 +85,8 @@ async fn each_fault_is_what_it_says_to_both_sides() {
             None => assert_eq!(answer, "", "{fault:?}"),
         }
         assert_eq!(received.load(Ordering::SeqCst) - before, served, "{fault:?}");
+        let answered = proxy.seen().last().and_then(|seen| seen.answered);
+        assert_eq!(answered, (served > 0).then_some(200), "{fault:?}");
         // One rule, one strike: the next request is whole again.
         assert!(ask(&proxy, "PUT", "abcdef").await.ends_with("\r\n\r\nabcdef"), "{fault:?}");
     }
