@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+mod altered;
 mod bench;
 mod bucket;
 mod chains;
@@ -13,8 +14,11 @@ mod hostile;
 mod keys;
 mod memory;
 mod model;
+mod mutate;
+mod parsers;
 mod rescue;
 mod roundtrip;
 mod scale;
+mod smoke;
 mod trees;
 mod vectors;

@@ -1,0 +1,5 @@
+//! Fuzzes the parser `directory`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| everhold_fuzz::feed("directory", bytes));
