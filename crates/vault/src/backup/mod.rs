@@ -1,7 +1,7 @@
 //! Backups: from entries and bytes to sealed packs and the root of a tree.
 //!
 //! Owns the data path chunk → id → dedup → compress → seal → pack, with a bounded worker pool. Invariants: the
-//! same input makes the same tree; memory does not grow with the source; every chunk a finished snapshot names is
+//! same input makes the same tree, but for bundles a checkpoint ended early; memory does not grow with the source; every chunk a finished snapshot names is
 //! in a pack that went through the sink or was in the index. It must not know uploads, sessions or manifests.
 
 mod bundle;

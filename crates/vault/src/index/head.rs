@@ -12,7 +12,7 @@ use std::{
 
 use domain::VaultId;
 
-use super::{KnownPack, run::RunMeta};
+use super::{Fields, KnownPack, run::RunMeta};
 use crate::{id::Sha256, pack::PackKind};
 
 const MAGIC: &[u8; 8] = b"EVHIDX02";
@@ -83,7 +83,7 @@ impl Head {
         if blake3::hash(body).as_bytes() != check {
             return None;
         }
-        let mut input = Input(body);
+        let mut input = Fields(body);
         if input.take::<8>()? != *MAGIC {
             return None;
         }
@@ -105,20 +105,7 @@ impl Head {
     }
 }
 
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn take<const L: usize>(&mut self) -> Option<[u8; L]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_be_bytes)
-    }
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
+impl Fields<'_> {
     fn pack(&mut self) -> Option<KnownPack> {
         let [kind] = self.take()?;
         Some(KnownPack {

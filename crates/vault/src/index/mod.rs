@@ -419,6 +419,7 @@ fn fill(record: &mut [u8], fields: &[&[u8]]) {
     }
 }
 
+/// Numbers and ids of a record or a head, one after the other.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {

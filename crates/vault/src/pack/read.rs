@@ -84,16 +84,8 @@ impl OpenPack {
         if length < FRONT_LEN + TAIL_LEN {
             return Err(PackError::Short.into());
         }
-        let front = read(0..length.min(FIRST_READ))?;
-        let refused = match Self::open_front(keys, kind, length, &front) {
-            Ok(Ok(pack)) => return Ok(pack),
-            Ok(Err(more)) => {
-                let front = read(0..more)?;
-                if let Ok(Ok(pack)) = Self::open_front(keys, kind, length, &front) {
-                    return Ok(pack);
-                }
-                None
-            }
+        let refused = match Self::open_by_front(keys, kind, length, &mut read)? {
+            Ok(pack) => return Ok(pack),
             // Another vault's or a newer pack will be so at its end too; a flipped bit of the front will not.
             Err(error @ (PackError::Foreign | PackError::Version | PackError::NoKey)) => {
                 Some(error)
@@ -172,6 +164,21 @@ impl OpenPack {
         Ok(Self { header, directory, keys: pack_keys, hash, frames_at, offsets })
     }
 
+    /// By header and first directory, in one read or two; the inner error is what the front has to say.
+    fn open_by_front<E>(
+        keys: &VaultKeys,
+        kind: PackKind,
+        length: u64,
+        read: &mut impl FnMut(Range<u64>) -> Result<bytes::Bytes, E>,
+    ) -> Result<Result<Self, PackError>, E> {
+        let front = read(0..length.min(FIRST_READ))?;
+        let opened = match Self::open_front(keys, kind, length, &front) {
+            Ok(Err(more)) => Self::open_front(keys, kind, length, &read(0..more)?),
+            other => other,
+        };
+        Ok(opened.and_then(|opened| opened.map_err(|_| PackError::Short)))
+    }
+
     /// Opens the pack by both its ends: each copy of header and directory must open, and they must agree. Stricter
     /// than [`Self::open`], which is content with one. `read` must give exactly the range asked for.
     pub fn check_ends<E: From<PackError>>(
@@ -183,14 +190,7 @@ impl OpenPack {
         if length < FRONT_LEN + TAIL_LEN {
             return Err(PackError::Short.into());
         }
-        let front = read(0..length.min(FIRST_READ))?;
-        let pack = match Self::open_front(keys, kind, length, &front)? {
-            Ok(pack) => pack,
-            Err(more) => match Self::open_front(keys, kind, length, &read(0..more)?)? {
-                Ok(pack) => pack,
-                Err(_) => return Err(PackError::Short.into()),
-            },
-        };
+        let pack = Self::open_by_front(keys, kind, length, &mut read)??;
         let tail_at = length - TAIL_LEN;
         let (header, first, second) = decode_tail(&read(tail_at..length)?)?;
         let at = tail_at.checked_sub(second.into()).ok_or(PackError::Directory)?;
