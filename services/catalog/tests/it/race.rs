@@ -11,7 +11,10 @@ use std::sync::{
 };
 
 use authz::{Scope, ScopeReason};
-use catalog::{collection, sessions::commit_store};
+use catalog::{
+    collection::{self, expiry_store},
+    sessions::commit_store,
+};
 use domain::{SnapshotId, TenantId, Timestamp, VaultId, WorkloadId};
 use pg::{OperationalReason, Schema, TenantTx};
 use testkit::TestApp;
@@ -214,7 +217,9 @@ async fn retire(arena: &Arena, id: SnapshotId) {
          WHERE s.tenant_id = $1 AND s.id = $2 AND p.state IN ('deleting', 'deleted')")
         .bind(tx.tenant().uuid()).bind(id.uuid()).fetch_one(tx.conn()).await.expect("look");
     arena.lost.fetch_add(lost.unsigned_abs(), Ordering::Relaxed);
-    collection::store::set_expired(&mut tx, id, arena.now).await.expect("expired");
+    expiry_store::set_expired(&mut tx, id, arena.now).await.expect("expired");
+    expiry_store::set_forgetting(&mut tx, id, arena.now, arena.now).await.expect("forgetting");
+    expiry_store::set_forgotten(&mut tx, id, "v", arena.now).await.expect("forgotten");
     tx.commit_operational(OperationalReason::SessionBookkeeping).await.expect("retired");
 }
 
