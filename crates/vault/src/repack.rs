@@ -54,7 +54,7 @@ impl Liveness {
     /// Bytes nobody needs: an estimate, because only the sealed directory knows lengths.
     pub fn dead_bytes(&self) -> u64 {
         let dead = u128::from(self.frames.saturating_sub(self.live));
-        let bytes = u128::from(self.length) * dead / u128::from(self.frames);
+        let bytes = u128::from(self.length) * dead / u128::from(self.frames.max(1));
         u64::try_from(bytes).unwrap_or(self.length)
     }
 }
@@ -260,13 +260,12 @@ fn damaged(pack: &PackRef, source: crate::pack::PackError) -> ReadError {
     crate::snapshot::damaged(pack, source)
 }
 
-/// Stretches of a pack to read, each with the live frames in it.
-fn windows(
-    pack: &PackRef,
-    open: &OpenPack,
-    live: &[u32],
-) -> Result<Vec<(Range<u64>, Vec<u32>)>, ReadError> {
-    let mut windows: Vec<(Range<u64>, Vec<u32>)> = Vec::new();
+/// A stretch of a pack to read, and the live frames in it.
+type Window = (Range<u64>, Vec<u32>);
+
+/// The stretches that hold the live frames.
+fn windows(pack: &PackRef, open: &OpenPack, live: &[u32]) -> Result<Vec<Window>, ReadError> {
+    let mut windows: Vec<Window> = Vec::new();
     for at in live {
         let range = open.range(*at).map_err(|error| damaged(pack, error))?;
         match windows.last_mut() {

@@ -156,7 +156,8 @@ async fn look_at(
     let candidates: Vec<_> = rows.iter().map(letting_go::candidate).collect();
     let plan = domain::retention::plan(&app.retention, &candidates, now);
     let wanted = wanted(&plan, &rows, now);
-    let limit = i64::try_from(budget).unwrap_or(i64::MAX);
+    // One more than the budget, so that a run knows whether something is left over.
+    let limit = i64::try_from(budget.saturating_add(1)).unwrap_or(i64::MAX);
     let short = store::list_short(&mut tx, workload, &wanted, limit).await?;
     tx.rollback().await?;
     Ok((short, wanted.into_iter().map(|(_, id, _)| id.uuid()).collect()))

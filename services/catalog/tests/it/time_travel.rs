@@ -499,15 +499,15 @@ async fn live(seed: u64, steps: usize) {
 
 #[tokio::test]
 async fn nothing_readable_disappears_and_nothing_locked_is_asked_to_go_in_life_one() {
-    live(1, 60).await;
+    live(1, 90).await;
 }
 
 #[tokio::test]
 async fn nothing_readable_disappears_and_nothing_locked_is_asked_to_go_in_life_two() {
-    live(2, 60).await;
+    live(2, 90).await;
 }
 
 #[tokio::test]
 async fn nothing_readable_disappears_and_nothing_locked_is_asked_to_go_in_life_three() {
-    live(3, 60).await;
+    live(3, 90).await;
 }
