@@ -39,6 +39,7 @@ pub fn candidate(row: &CandidateRow) -> Candidate<SnapshotId> {
     };
     Candidate {
         id: SnapshotId::from_uuid(row.id),
+        seq: row.seq.unsigned_abs(),
         committed_at: row.committed_at.into(),
         slots: row.slots.iter().filter_map(slot).collect(),
         protect_until: row.protect_until.into(),

@@ -192,7 +192,7 @@ impl Life {
         let fresh = self.dice.roll(3) as u64;
         let mut packs = self.upload(writer, &session, fresh).await;
         for facts in session.known.iter().chain(&session.adopted) {
-            if self.dice.roll(2) == 0 && packs.iter().all(|pack| pack.id() != facts.id) {
+            if self.dice.roll(6) == 0 && packs.iter().all(|pack| pack.id() != facts.id) {
                 packs.push(Made { facts: Some(facts.clone()), ..self.made[&facts.id].clone() });
             }
         }
@@ -204,7 +204,7 @@ impl Life {
         };
         packs.retain(|pack| !before.contains(&pack.id()));
         let dropped: Vec<PackId> =
-            before.iter().copied().filter(|_| self.dice.roll(3) == 0).collect();
+            before.iter().copied().filter(|_| self.dice.roll(2) == 0).collect();
         let one = self.writers[writer].agent;
         let mut chain = chain;
         let manifest =
