@@ -207,10 +207,13 @@ fn judge(pack: &PackRow, facts: Option<ObjectFacts>) -> Verdict {
     let Some(facts) = facts else {
         return Err((Trouble::Missing, "the store has no such version".into()));
     };
-    let differs = |known: Option<&[u8]>, ours: &[u8]| known.is_some_and(|known| known != ours);
+    // What either side does not know cannot differ.
+    let differs = |known: Option<&[u8]>, ours: Option<&[u8]>| {
+        known.zip(ours).is_some_and(|(known, ours)| known != ours)
+    };
     if facts.length != pack.length()
-        || differs(facts.sha256.as_ref().map(|h| &h[..]), &pack.sha256)
-        || differs(facts.md5.as_ref().map(|h| &h[..]), &pack.md5)
+        || differs(facts.sha256.as_ref().map(|h| &h[..]), Some(&pack.sha256))
+        || differs(facts.md5.as_ref().map(|h| &h[..]), pack.md5.as_deref())
     {
         return Err((Trouble::Altered, "size or checksum differ from what was confirmed".into()));
     }
@@ -239,7 +242,7 @@ mod tests {
             kind: "data".into(),
             state: "live".into(),
             sha256: vec![1; 32],
-            md5: vec![2; 16],
+            md5: Some(vec![2; 16]),
             length: 10,
             object_key: "k".into(),
             granted_lock_until: OffsetDateTime::UNIX_EPOCH,
