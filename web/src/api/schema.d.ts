@@ -816,8 +816,8 @@ export interface components {
              * @description Bytes; at most 80 MiB.
              */
             length: number;
-            /** @description Base64, as the Content-MD5 header wants it. */
-            md5: string;
+            /** @description Base64, as the Content-MD5 header wants it; where [`Session::content_md5`] asks for it. */
+            md5?: string | null;
             /**
              * Format: int64
              * @description Sequence number inside the session, as sealed into the pack. Manifests take one too.
@@ -1561,6 +1561,8 @@ export interface components {
         Session: {
             /** @description Packs confirmed by this agent's earlier sessions that ended without a commit: usable as they are. */
             adopted: components["schemas"]["PackFacts"][];
+            /** @description The store cannot check SHA-256: uploads carry an MD5 too. */
+            content_md5?: boolean;
             /**
              * Format: int64
              * @description Raised when a session for the workload opens; every later call carries it.
