@@ -16,6 +16,7 @@ mod memory;
 mod model;
 mod mutate;
 mod parsers;
+mod repack;
 mod rescue;
 mod roundtrip;
 mod scale;
