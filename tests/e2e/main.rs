@@ -9,4 +9,5 @@ mod crash;
 mod harness;
 mod outside;
 mod restore;
+mod restoring;
 mod serve;

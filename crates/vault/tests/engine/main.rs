@@ -13,6 +13,7 @@ mod hostile;
 mod keys;
 mod memory;
 mod model;
+mod reading;
 mod rescue;
 mod roundtrip;
 mod scale;
