@@ -17,6 +17,7 @@ mod model;
 mod mutate;
 mod parsers;
 mod repack;
+mod reading;
 mod rescue;
 mod roundtrip;
 mod scale;
