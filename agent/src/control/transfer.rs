@@ -282,7 +282,7 @@ mod tests {
 
     use super::*;
 
-    const STALL: Duration = Duration::from_millis(300);
+    const STALL: Duration = Duration::from_secs(2);
 
     /// A store that treats its one connection as told; the address for it.
     async fn store<F>(treat: impl FnOnce(TcpStream) -> F + Send + 'static) -> PresignedRequest
@@ -312,7 +312,7 @@ mod tests {
 
     /// Reads the request in pieces with a pause after each, then says that it is stored.
     async fn slowly(mut stream: TcpStream) {
-        let mut ticks = tokio::time::interval(STALL / 6);
+        let mut ticks = tokio::time::interval(STALL / 10);
         let (mut buffer, mut left) = (vec![0; 1 << 20], 24_u64 << 20);
         while left > 0 {
             ticks.tick().await;

@@ -60,8 +60,8 @@ fn an_interrupted_first_backup_goes_on_where_it_was() {
     let taken = vault.try_back_up(&[&source], None, Excludes::default(), meanwhile, set_up);
     let taken = taken.expect("backs up");
     assert!(taken.read.iter().any(|path| path.ends_with("folder-1/file-7")));
-    // 100 were never reached; what the node under construction held is read again too.
-    assert!((101..200).contains(&taken.read.len()), "{} files read", taken.read.len());
+    // 100 were never reached; what the node under construction held (48 KiB at most) is read again too.
+    assert!((101..500).contains(&taken.read.len()), "{} files read", taken.read.len());
     let (_b, target) = place();
     restore_all(&taken, &target, Overwrite::Never);
     assert_eq!(describe(&source), describe(&arrived(&target, &source)));
