@@ -11,4 +11,5 @@ mod harness;
 mod mount;
 mod outside;
 mod restore;
+mod restoring;
 mod serve;

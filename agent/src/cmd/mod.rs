@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    control::{TransferError, World},
+    control::{Rate, TransferError, World},
     output::{Exit, Format, Output},
     pipeline::member::{Member, MemberError},
     state::{Home, default_home},
@@ -143,18 +143,41 @@ pub struct Backup {
 pub struct Restore {
     /// Snapshot id, or `latest`.
     pub snapshot: String,
-    /// Folder to restore into; /a/b of the snapshot becomes DIR/a/b.
-    #[arg(long, value_name = "DIR")]
-    pub target: PathBuf,
+    /// Folder to restore into; /a/b of the snapshot becomes DIR/a/b. It need not be empty: see --overwrite.
+    /// A restore that was interrupted goes on where it was when the same is restored into it again.
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["stdout", "tar"])]
+    pub target: Option<PathBuf>,
     /// Only what matches: a name (`*.conf`) or a path (`/etc/ssh`), with all below it.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", conflicts_with = "path")]
     pub include: Vec<String>,
-    /// Say what would be done and do nothing.
+    /// Only this file or folder, as it is spelled in the snapshot, with all below it; nothing else is looked at.
+    #[arg(long, value_name = "PATH")]
+    pub path: Vec<PathBuf>,
+    /// List what would be done and do nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// What to do with files that exist in the target already.
+    /// What to do with files that exist in the target already. Replaced files are changed where they differ:
+    /// what is there is read and compared, and only what differs is fetched and written.
     #[arg(long, value_enum, default_value_t = Overwrite::Never)]
     pub overwrite: Overwrite,
+    /// Read back every file of the order afterwards and compare its ids.
+    #[arg(long)]
+    pub verify: bool,
+    /// Restore files of which a part cannot be had with zeros in its place, and list them (exit code 3).
+    #[arg(long)]
+    pub zero_damaged: bool,
+    /// Do not wait until what was restored is on the disk.
+    #[arg(long)]
+    pub no_sync: bool,
+    /// Read at most so much a second from the store: 500k, 10M, 1.5G.
+    #[arg(long, value_name = "RATE")]
+    pub limit_download: Option<Rate>,
+    /// Write the content of the one file selected to standard output.
+    #[arg(long, conflicts_with_all = ["target", "tar", "dry_run", "verify"])]
+    pub stdout: bool,
+    /// Write everything selected to standard output as a tar archive, with attributes and ACLs.
+    #[arg(long, conflicts_with_all = ["target", "dry_run", "verify"])]
+    pub tar: bool,
 }
 
 #[derive(Debug, Args)]
@@ -301,6 +324,9 @@ mod tests {
             "restore latest --target d --include x --dry-run --overwrite changed",
             "mount d",
             "mount d --snapshot latest --allow-other --json",
+            "restore latest --target d --path /a --verify --zero-damaged --no-sync --limit-download 10M",
+            "restore latest --path /a/b --stdout",
+            "restore latest --path /a --tar --zero-damaged",
             "verify",
             "verify latest --read-data",
             "fsck",
@@ -317,6 +343,16 @@ mod tests {
         for line in lines {
             let words = std::iter::once("everhold-agent").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_restore_goes_to_one_place() {
+        for line in ["", "--stdout --target d", "--stdout --tar", "--tar --target d", "--target"] {
+            let words = ["everhold-agent", "restore", "latest"].into_iter();
+            let words = words.chain(line.split(' ').filter(|word| !word.is_empty()));
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");
         }
     }
 

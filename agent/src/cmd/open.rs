@@ -7,7 +7,7 @@ use api::catalog::Snapshot;
 use vault::snapshot::Reader;
 
 use crate::{
-    control::Transfer,
+    control::{Pace, Transfer},
     pipeline::{
         member::Member,
         parent::stored_index,
@@ -31,7 +31,17 @@ pub async fn find(member: &Member, text: &str) -> Result<Snapshot> {
 
 /// Manifest verified, packs resolved, ready to be read from other threads.
 pub async fn reader(member: &Member, snapshot: &Snapshot, caching: Caching) -> Result<Arc<Reader>> {
-    let transfer = Transfer::new()?;
+    reader_at(member, snapshot, caching, None).await
+}
+
+/// The same, with everything read from the store held to a limit.
+pub async fn reader_at(
+    member: &Member,
+    snapshot: &Snapshot,
+    caching: Caching,
+    pace: Option<Arc<Pace>>,
+) -> Result<Arc<Reader>> {
+    let transfer = Transfer::new()?.with_download_limit(pace);
     let chain = fetch_chain(member, &transfer, snapshot.id).await?;
     let newest = chain.newest().ok_or_else(|| anyhow!("the snapshot has no manifest"))?;
     let source = GrantSource::new(member, transfer, snapshot.id, &chain.packs, caching);

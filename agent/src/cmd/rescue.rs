@@ -19,7 +19,7 @@ use crate::{
     control::World,
     output::{Exit, Output, bytes, plain},
     rescue::{self, Place, RescueError, Vault, zero},
-    restore::{Figures, Order, ProblemKind, Report, safe_root::SafeRoot},
+    restore::{Figures, Options, Order, ProblemKind, Report, safe_root::SafeRoot},
     sources::{display_path, exact_path, glob_rules},
 };
 
@@ -232,6 +232,7 @@ async fn restore_one(
         target: std::path::absolute(&args.to)?,
         include: glob_rules(&args.include)?,
         overwrite: restore::choice(args.overwrite),
+        options: Options::default(),
     };
     let (figures, cancel) = (Arc::new(Figures::default()), CancellationToken::new());
     let watch = restore::Watch::begin(&figures, &cancel, output);

@@ -1,17 +1,24 @@
 //! `restore`.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use domain::SnapshotId;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use vault::snapshot::{ReadError, Reader};
+
 use super::{Overwrite as Choice, Restore, open};
 use crate::{
+    control::Pace,
     output::{Exit, Output, bytes, plain},
     pipeline::{member::Member, source::Caching},
-    restore::{Action, Figures, Order, Overwrite, Planned, Problem, Report, dry_run, restore},
+    restore::{
+        Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Planned, Problem,
+        ProblemKind, Report, RestoreError, Selection, Unreadable, dry_run, restore,
+        stream::{Shape, Streamed, is_closed, stream},
+    },
     sources::glob_rules,
 };
 
@@ -23,7 +30,12 @@ struct Summary<'a> {
     files: u64,
     directories: u64,
     others: u64,
+    /// Bytes written.
     restored_bytes: u64,
+    /// Bytes of existing files that were right already.
+    matched_bytes: u64,
+    /// Files read back, with --verify.
+    verified: u64,
     kept: u64,
     duration_ms: u128,
     problems: &'a [Problem],
@@ -42,13 +54,27 @@ struct DryRun<'a> {
 
 pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit> {
     let started = std::time::Instant::now();
-    let order = Order {
-        target: std::path::absolute(&args.target)?,
-        include: glob_rules(&args.include)?,
-        overwrite: choice(args.overwrite),
-    };
+    let selection = selection(&args)?;
     let snapshot = open::find(&member, &args.snapshot).await?;
-    let reader = open::reader(&member, &snapshot, Caching::Use).await?;
+    let pace = args.limit_download.map(|rate| Arc::new(Pace::new(rate)));
+    let reader = open::reader_at(&member, &snapshot, Caching::Use, pace).await?;
+    let unreadable = if args.zero_damaged { Unreadable::Zero } else { Unreadable::Skip };
+    let Some(target) = args.target.as_deref() else {
+        let shape = if args.tar { Shape::Tar } else { Shape::Bare };
+        return pipe(reader, selection, shape, unreadable, output).await;
+    };
+    let order = Order {
+        target: std::path::absolute(target)?,
+        include: selection.include,
+        overwrite: choice(args.overwrite),
+        options: Options {
+            paths: selection.paths,
+            unreadable,
+            afterwards: if args.verify { Afterwards::Verify } else { Afterwards::Nothing },
+            durability: if args.no_sync { Durability::Unsynced } else { Durability::AtEnd },
+            limits: None,
+        },
+    };
     if args.dry_run {
         let (planned, problems) = open::blocking(move || Ok(dry_run(&reader, &order)?)).await?;
         preview(snapshot.id, &planned, &problems, output);
@@ -63,7 +89,57 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
     watch.end().await;
     let report = done?;
     tell(snapshot.id, target, &report, started.elapsed(), output);
-    Ok(Exit::with_exceptions(report.problems.len()))
+    let mismatch = report.problems.iter().any(|problem| problem.kind == ProblemKind::Mismatch);
+    Ok(if mismatch { Exit::Failed } else { Exit::with_exceptions(report.problems.len()) })
+}
+
+/// Patterns, or paths where all are plain ones: those are found without reading the rest.
+fn selection(args: &Restore) -> Result<Selection> {
+    let is_plain = |pattern: &String| {
+        pattern.starts_with('/') && !pattern.contains(['*', '?', '[', '{', '\\'])
+    };
+    let mut paths: Vec<PathBuf> = args.path.clone();
+    let mut include = &args.include[..];
+    if paths.is_empty() && include.iter().all(is_plain) {
+        paths = include.iter().map(PathBuf::from).collect();
+        include = &[];
+    }
+    let bare = |path: &PathBuf| {
+        let bytes = path.as_os_str().as_bytes();
+        let kept = bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        kept.collect::<Vec<_>>().join(&b'/')
+    };
+    Ok(Selection { include: glob_rules(include)?, paths: paths.iter().map(bare).collect() })
+}
+
+/// To standard output; what else there is to say goes to standard error.
+async fn pipe(
+    reader: Arc<Reader>,
+    selection: Selection,
+    shape: Shape,
+    unreadable: Unreadable,
+    output: &Output,
+) -> Result<Exit> {
+    let streamed = open::blocking(move || {
+        let mut out = std::io::BufWriter::with_capacity(256 << 10, std::io::stdout().lock());
+        match stream(&reader, &selection, shape, unreadable, &mut out) {
+            // Whoever reads has seen enough.
+            Err(RestoreError::Pipe(error)) if is_closed(&error) => Ok(Streamed::default()),
+            Err(RestoreError::Snapshot(ReadError::Output(error))) if is_closed(&error) => {
+                Ok(Streamed::default())
+            }
+            other => Ok(other?),
+        }
+    })
+    .await?;
+    for problem in &streamed.problems {
+        output.note(format_args!(
+            "exception: zeroed {}: {}",
+            plain(&problem.path),
+            plain(&problem.detail)
+        ));
+    }
+    Ok(Exit::with_exceptions(streamed.problems.len()))
 }
 
 /// The engine's word for the choice.
@@ -160,6 +236,8 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
             directories: report.directories,
             others: report.others,
             restored_bytes: report.bytes,
+            matched_bytes: report.matched,
+            verified: report.verified,
             kept: report.kept,
             duration_ms: took.as_millis(),
             problems: &report.problems,
@@ -176,6 +254,12 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
         took.as_secs_f64(),
         report.kept
     ));
+    if report.matched > 0 {
+        output.line(format_args!("{} were right already", bytes(report.matched)));
+    }
+    if report.verified > 0 {
+        output.line(format_args!("{} files read back and found right", report.verified));
+    }
     if !report.problems.is_empty() {
         output.line(format_args!("{} exceptions, listed above.", report.problems.len()));
     }

@@ -67,7 +67,8 @@ fn place(
     let file = above.create_file(&temporary)?;
     let written = ftruncate(&file, entry.size()).map_err(Refused::from).and_then(|()| {
         fill(reader, entry, &file, zeroed)?;
-        let short = apply::to_handle(file.as_fd(), &attributes(entry));
+        let inherited = apply::Inherited::Perhaps;
+        let short = apply::to_handle(file.as_fd(), &attributes(entry), inherited);
         if !short.is_empty() {
             zeroed.problem = Some(short.join("; "));
         }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use rustix::{
     fs::{
         AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-        fchmod, fchown, fremovexattr, fsetxattr, futimens, setxattr, utimensat,
+        fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, setxattr, utimensat,
     },
     io::Errno,
 };
@@ -29,13 +29,28 @@ pub struct Attributes {
 /// Words for everything that could not be put back; empty when all is well.
 pub type Shortfalls = Vec<String>;
 
+/// What an entry may have that nobody gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inherited {
+    /// It was just made in a folder that hands nothing down.
+    Nothing,
+    Perhaps,
+}
+
 /// Of an open file or folder.
-pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes) -> Shortfalls {
+pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherited) -> Shortfalls {
     let mut short = Vec::new();
-    let owned = owner(wanted, |uid, gid| fchown(handle, uid, gid), &mut short);
+    let now = fstat(handle).ok();
+    // A restore sets what is right already in most of its files: asking is cheaper than setting.
+    let owned = now.is_some_and(|now| (now.st_uid, now.st_gid) == (wanted.uid, wanted.gid))
+        || owner(wanted, |uid, gid| fchown(handle, uid, gid), &mut short);
     let mode = safe_mode(wanted.mode, owned, &mut short);
-    clear_inherited(handle, &wanted.xattrs);
-    note(&mut short, "mode", fchmod(handle, Mode::from_raw_mode(mode)));
+    if inherited == Inherited::Perhaps {
+        clear_inherited(handle, &wanted.xattrs);
+    }
+    if inherited == Inherited::Perhaps || now.is_none_or(|now| now.st_mode & 0o7777 != mode) {
+        note(&mut short, "mode", fchmod(handle, Mode::from_raw_mode(mode)));
+    }
     for (name, value) in &wanted.xattrs {
         let set = fsetxattr(handle, name.as_slice(), value, XattrFlags::empty());
         note_attribute(&mut short, name, set);

@@ -1,229 +1,282 @@
-//! Content of regular files: packs in parallel, each read once, files written wherever their pieces fall.
+//! Content of regular files: written wherever pieces fall as packs are read, by several threads.
 //!
 //! A file grows under a temporary name, with holes left unwritten, and gets its own name only when the
-//! last piece is in and its metadata is set. A file with a piece that cannot be had is removed and told.
+//! last piece is in and its metadata is set. Large files have a name known beforehand (`marker::part`), so
+//! that an interrupted restore is taken up where it was. A file with a piece that cannot be had is removed
+//! and told. Invariant: at most [`HANDLES`] files that wait for pieces are open.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::VecDeque,
     fs::File,
     os::{fd::AsFd as _, unix::fs::FileExt as _},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
 };
 
-use domain::PackId;
 use rustix::{
-    fs::{FallocateFlags, fallocate, ftruncate},
+    fs::{FallocateFlags, Timespec, Timestamps, fallocate, fchmod, fstat, ftruncate, futimens},
     io::Errno,
 };
 use vault::{
-    restore::{Delivery, Item, PackPlan, Plan, plan, read_pack},
-    snapshot::{ReadError, Reader},
-    tree::Entry,
+    restore::{Delivery, Sink, Want},
+    snapshot::ReadError,
+    tree::{Content, Entry, EntryKind, Piece},
 };
 
 use super::{
-    Overwrite, ProblemKind, RestoreError, Work, apply,
+    Overwrite, ProblemKind, Work, apply, marker,
     safe_root::{Access, Folder, Refused, Replace, split},
+    seats::Seat,
 };
-use crate::pipeline::entry::attributes;
+use crate::{
+    pipeline::entry::attributes,
+    sources::{Kind, Stat},
+};
 
-/// Packs in work at once.
-const WORKERS: usize = 6;
-/// Files from this size on get their space at once, so that a full disk shows itself early.
-const PREALLOCATE: u64 = 1 << 20;
-
-/// Names that now are regular files of ours, with their identity: what hard links may point to.
-pub type Written = HashMap<Vec<u8>, (u64, u64)>;
+/// Files that wait for pieces and are open.
+const HANDLES: usize = 64;
+/// Files from this size on get their space at once, so that a full disk shows itself early, and are taken
+/// up again after an interruption.
+const LARGE: u64 = 1 << 20;
 
 /// One file on its way.
-struct Slot<'a> {
-    entry: &'a Entry,
+pub struct Job {
+    pub entry: Entry,
+    /// What of it is there already, of an existing file or of an interrupted restore.
+    pub base: Option<Base>,
     state: Mutex<State>,
 }
 
+/// A file in the target whose content is compared first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    pub name: Vec<u8>,
+    pub identity: (u64, u64),
+    pub size: u64,
+    /// What an interrupted restore left, not a file of somebody's.
+    pub is_part: bool,
+}
+
 struct State {
-    /// Pieces still to come.
-    pieces: usize,
-    sparse: bool,
+    /// Pieces still to come, and one for whoever plans.
+    left: u64,
     temporary: Option<Vec<u8>>,
     handle: Option<File>,
     failure: Option<String>,
-    done: bool,
+    zeroed: u64,
+    why_zeroed: String,
 }
 
-impl Slot<'_> {
+impl Job {
+    pub fn new(entry: Entry, base: Option<Base>) -> Arc<Self> {
+        let state = State {
+            left: 1,
+            temporary: None,
+            handle: None,
+            failure: None,
+            zeroed: 0,
+            why_zeroed: String::new(),
+        };
+        Arc::new(Self { entry, base, state: Mutex::new(state) })
+    }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// A piece is on its way.
+    pub fn expect(&self) {
+        self.state().left += 1;
+    }
+    fn is_large(&self) -> bool {
+        self.entry.size() >= LARGE
+    }
 }
 
-/// Writes all files.
-pub fn write_all(work: &Work<'_>, files: &[Entry]) -> Result<Written, RestoreError> {
-    let plan = plan_around_losses(work.reader, files);
-    let mut pieces: HashMap<u64, usize> = HashMap::new();
-    for item in plan.packs.iter().flat_map(|pack| &pack.items) {
-        *pieces.entry(item.file).or_default() += 1;
-    }
-    let sparse: HashSet<u64> = plan.holes.iter().map(|hole| hole.file).collect();
-    let unreadable: HashMap<u64, String> = plan.unreadable.into_iter().collect();
-    let slots: Vec<Slot<'_>> = (0_u64..)
-        .zip(files)
-        .map(|(number, entry)| Slot {
-            entry,
-            state: Mutex::new(State {
-                pieces: pieces.get(&number).copied().unwrap_or(0),
-                sparse: sparse.contains(&number),
-                temporary: None,
-                handle: None,
-                failure: unreadable.get(&number).cloned(),
-                done: false,
-            }),
-        })
-        .collect();
-    let total = plan.packs.iter().map(PackPlan::bytes).sum();
-    work.figures.bytes_total.store(total, Ordering::Relaxed);
-    let written = Mutex::new(Written::new());
-    let crew = Crew { work, slots: &slots, written: &written };
-    crew.pieceless();
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS.min(plan.packs.len()) {
-            scope.spawn(|| {
-                while let Some(pack) = plan.packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    crew.pack(pack);
-                }
-            });
+/// Whether a file may have holes; of long lists only reading them would tell.
+fn may_be_sparse(entry: &Entry) -> bool {
+    match &entry.kind {
+        EntryKind::File { content: Content::Pieces { depth, pieces }, .. } => {
+            *depth > 0 || pieces.iter().any(|piece| matches!(piece, Piece::Hole { .. }))
         }
-    });
-    crew.sweep();
-    Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
+        _ => false,
+    }
 }
 
-/// The plan of everything; when something stands in its way, of every file for itself, so that a lost
-/// pack costs the files in it and no others.
-fn plan_around_losses(reader: &Reader, files: &[Entry]) -> Plan {
-    if let Ok(plan) = plan(reader, (0_u64..).zip(files)) {
-        return plan;
-    }
-    // What can be opened is known from here on, and looked up without the rest.
-    for pack in reader.frames().packs() {
-        let _ = reader.frames().open(pack);
-    }
-    let mut whole = Plan::default();
-    let mut packs: BTreeMap<PackId, PackPlan> = BTreeMap::new();
-    for (number, entry) in (0_u64..).zip(files) {
-        match plan(reader, [(number, entry)]) {
-            Ok(part) => {
-                whole.holes.extend(part.holes);
-                whole.unreadable.extend(part.unreadable);
-                for part in part.packs {
-                    match packs.get_mut(&part.pack.id) {
-                        Some(known) => known.items.extend(part.items),
-                        None => drop(packs.insert(part.pack.id, part)),
-                    }
-                }
-            }
-            Err(error) => whole.unreadable.push((number, error.to_string())),
-        }
-    }
-    whole.packs = packs.into_values().collect();
-    whole
+/// What the threads that write share.
+pub struct Crew<'a> {
+    pub work: &'a Work<'a>,
+    /// Files with a handle, in the order they got it.
+    open: Mutex<VecDeque<Weak<Job>>>,
 }
 
-/// What the workers share.
-struct Crew<'a> {
-    work: &'a Work<'a>,
-    slots: &'a [Slot<'a>],
-    written: &'a Mutex<Written>,
-}
-
-impl Crew<'_> {
-    /// Empty files and files that are nothing but a hole.
-    fn pieceless(&self) {
-        for slot in self.slots {
-            let mut state = slot.state();
-            if state.pieces == 0 && state.failure.is_none() {
-                self.complete(slot, &mut state);
-            }
-        }
-    }
-
-    fn pack(&self, pack: &PackPlan) {
-        let mut touched = HashSet::new();
-        let outcome = read_pack::<Halt>(self.work.reader, pack, |item, bytes| {
-            if self.work.cancel.is_cancelled() {
-                return Err(Halt);
-            }
-            touched.insert(item.file);
-            self.deliver(item, bytes);
-            Ok(())
-        });
-        if outcome.is_err() && !self.work.cancel.is_cancelled() {
-            tracing::warn!("a pack could not be read to its end");
-        }
-        // Handles of files that wait for other packs are closed: their number must not grow.
-        for file in touched {
-            if let Some(slot) = usize::try_from(file).ok().and_then(|at| self.slots.get(at)) {
-                slot.state().handle = None;
-            }
-        }
-    }
-
-    fn deliver(&self, item: &Item, bytes: Delivery<'_>) {
-        let Some(slot) = usize::try_from(item.file).ok().and_then(|at| self.slots.get(at)) else {
-            return;
-        };
-        let mut state = slot.state();
-        state.pieces = state.pieces.saturating_sub(1);
+impl Sink<Arc<Job>> for Crew<'_> {
+    fn deliver(&self, want: Want<Arc<Job>>, bytes: Delivery<'_>) {
+        let job = &want.to;
+        let mut state = job.state();
         if state.failure.is_none() {
-            let written = match bytes {
-                Ok(bytes) => self.write(slot.entry, &mut state, item.offset, bytes),
-                Err(error) => Err(error.to_string()),
+            let done = match bytes {
+                Ok(bytes) => self.write(job, &mut state, want.offset, bytes),
+                Err(error) => self.missing(job, &mut state, want.offset, want.length.into(), error),
             };
-            if let Err(failure) = written {
-                state.failure = Some(failure);
-            }
+            state.failure = done.err();
         }
-        if state.pieces == 0 && state.failure.is_none() {
-            self.complete(slot, &mut state);
+        self.settle(job, &mut state);
+        if state.handle.is_some() {
+            drop(state);
+            self.remember(job);
+        }
+    }
+    fn is_stopped(&self) -> bool {
+        self.work.is_stopped()
+    }
+}
+
+impl<'a> Crew<'a> {
+    pub const fn new(work: &'a Work<'a>) -> Self {
+        Self { work, open: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Everything of the file is planned, or cannot be.
+    pub fn planned(&self, job: &Arc<Job>, failure: Option<String>) {
+        let mut state = job.state();
+        if state.failure.is_none() {
+            state.failure = failure;
+        }
+        self.settle(job, &mut state);
+    }
+
+    /// The stretch stays what it is, or becomes zeros, if `--zero-damaged` says so.
+    pub fn lost(&self, job: &Job, offset: u64, length: u64, error: &ReadError) {
+        let mut state = job.state();
+        if state.failure.is_none() {
+            state.failure = self.missing(job, &mut state, offset, length, error).err();
         }
     }
 
-    fn write(
-        &self,
-        entry: &Entry,
-        state: &mut State,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), String> {
-        let end = offset.checked_add(bytes.len() as u64);
-        if end.is_none_or(|end| end > entry.size()) {
+    /// A stretch of the base that is a hole in the snapshot and none in the target.
+    pub fn punch(&self, job: &Job, offset: u64, length: u64) {
+        let mut state = job.state();
+        if state.failure.is_none() {
+            state.failure = self.make_hole(job, &mut state, offset, length).err();
+        }
+    }
+
+    fn settle(&self, job: &Job, state: &mut State) {
+        state.left -= 1;
+        if state.left > 0 {
+            return;
+        }
+        if state.failure.is_none()
+            && let Err(refused) = self.complete(job, state)
+        {
+            state.failure = Some(self.explain(refused));
+        }
+        if let Some(failure) = state.failure.take() {
+            self.give_up(job, state, &failure);
+        }
+    }
+
+    /// Words for a refusal; a target that takes nothing more ends the whole restore.
+    fn explain(&self, refused: Refused) -> String {
+        if let Refused::System(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS)) = refused {
+            self.work.end_with(errno);
+        }
+        refused.to_string()
+    }
+
+    fn write(&self, job: &Job, state: &mut State, at: u64, bytes: &[u8]) -> Result<(), String> {
+        let end = at.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > job.entry.size()) {
             return Err("the snapshot's pieces reach beyond the file".to_owned());
         }
-        if state.handle.is_none() {
-            state.handle = Some(self.open(entry, state).map_err(|refused| refused.to_string())?);
-        }
+        self.open(job, state, bytes.len() as u64).map_err(|refused| self.explain(refused))?;
         let Some(handle) = &state.handle else { return Ok(()) };
-        handle.write_all_at(bytes, offset).map_err(|error| error.to_string())?;
+        handle.write_all_at(bytes, at).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            self.explain(errno.into())
+        })?;
         self.work.figures.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The temporary file: made on first use, reopened later.
-    fn open(&self, entry: &Entry, state: &mut State) -> Result<File, Refused> {
-        let (above, _) = split(&entry.path)?;
-        let above = self.work.root.make_folders(above)?;
-        if let Some(temporary) = &state.temporary {
-            return above.open_file(temporary, Access::Write);
+    fn missing(
+        &self,
+        job: &Job,
+        state: &mut State,
+        offset: u64,
+        length: u64,
+        error: &ReadError,
+    ) -> Result<(), String> {
+        if !self.work.zero_damaged {
+            return Err(error.to_string());
         }
-        let temporary = self.work.temporary();
-        let handle = above.create_file(&temporary)?;
+        self.make_hole(job, state, offset, length)?;
+        state.zeroed += length;
+        state.why_zeroed = error.to_string();
+        Ok(())
+    }
+
+    fn make_hole(
+        &self,
+        job: &Job,
+        state: &mut State,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), String> {
+        self.open(job, state, 0).map_err(|refused| self.explain(refused))?;
+        let Some(handle) = &state.handle else { return Ok(()) };
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(handle, flags, offset, length) {
+            Ok(()) => Ok(()),
+            Err(Errno::NOTSUP | Errno::NOSYS) => zeros(handle, offset, length),
+            Err(errno) => Err(self.explain(errno.into())),
+        }
+    }
+
+    /// Makes sure that the file has a handle to write by. `first` is the length of the first write.
+    fn open(&self, job: &Job, state: &mut State, first: u64) -> Result<(), Refused> {
+        if state.handle.is_some() {
+            return Ok(());
+        }
+        let (above, name) = split(&job.entry.path)?;
+        let seat = self.work.seats.at(above)?;
+        state.handle = Some(match (&state.temporary, &job.base) {
+            (Some(temporary), _) => seat.folder.open_file(temporary, Access::Write)?,
+            (None, Some(base)) => {
+                let (handle, temporary) = take_over(&seat, base, name)?;
+                state.temporary = Some(temporary);
+                ftruncate(&handle, job.entry.size())?;
+                handle
+            }
+            (None, None) => self.create(job, state, &seat, name, first)?,
+        });
+        Ok(())
+    }
+
+    fn create(
+        &self,
+        job: &Job,
+        state: &mut State,
+        seat: &Seat,
+        name: &[u8],
+        first: u64,
+    ) -> Result<File, Refused> {
+        let size = job.entry.size();
+        let (mut temporary, mut made) = (marker::part(name), None);
+        // Another restore may be at the same file: then both have names of their own.
+        if job.is_large() && first < size {
+            made = seat.folder.create_file(&temporary).ok();
+        }
+        let handle = match made {
+            Some(handle) => handle,
+            None => {
+                temporary = self.work.temporary();
+                seat.folder.create_file(&temporary)?
+            }
+        };
         state.temporary = Some(temporary);
-        let size = entry.size();
-        if size >= PREALLOCATE && !state.sparse {
+        if first == size {
+            return Ok(handle);
+        }
+        if job.is_large() && !may_be_sparse(&job.entry) {
             match fallocate(&handle, FallocateFlags::empty(), 0, size) {
                 // A file system that cannot, or a file larger than it can say: the writes will tell.
                 Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => {}
@@ -234,53 +287,133 @@ impl Crew<'_> {
         Ok(handle)
     }
 
-    fn complete(&self, slot: &Slot<'_>, state: &mut State) {
-        if let Err(failure) = self.seal(slot.entry, state) {
-            state.failure = Some(failure.to_string());
-            return;
-        }
-        state.done = true;
-        self.work.figures.files.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Metadata, then the final name.
-    fn seal(&self, entry: &Entry, state: &mut State) -> Result<(), Refused> {
-        let handle = match state.handle.take() {
-            Some(handle) => handle,
-            None => self.open(entry, state)?,
-        };
-        let short = apply::to_handle(handle.as_fd(), &attributes(entry));
+    fn complete(&self, job: &Job, state: &mut State) -> Result<(), Refused> {
+        let entry = &job.entry;
         let (above, name) = split(&entry.path)?;
-        let above = self.work.root.folder(above)?;
-        let Some(temporary) = &state.temporary else { return Ok(()) };
-        give_name(self.work.overwrite, &above, temporary, name)?;
-        state.temporary = None;
+        let seat = self.work.seats.at(above)?;
+        let as_it_was = job
+            .base
+            .as_ref()
+            .filter(|base| state.temporary.is_none() && base.size == entry.size() && !base.is_part);
+        let handle = match as_it_was {
+            // Its content is right already: only what is around it changes.
+            Some(base) => open_base(&seat, base, Access::Read)?,
+            None => {
+                self.open(job, state, 0)?;
+                state.handle.take().ok_or(Refused::System(Errno::BADF))?
+            }
+        };
+        let inherited = if job.base.is_some() { apply::Inherited::Perhaps } else { seat.inherited };
+        let short = apply::to_handle(handle.as_fd(), &attributes(entry), inherited);
+        if let Some(temporary) = &state.temporary {
+            give_name(self.work.overwrite, &seat.folder, temporary, name)?;
+            state.temporary = None;
+        }
         self.work.shortfalls(&entry.path, &short);
-        let raw = rustix::fs::fstat(&handle)?;
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(entry.path.clone(), (raw.st_dev, raw.st_ino));
+        if let Some(group) = entry.hardlink {
+            let raw = fstat(&handle)?;
+            self.work.groups().insert(group, (entry.path.clone(), (raw.st_dev, raw.st_ino)));
+        }
+        if state.zeroed > 0 {
+            let detail = format!(
+                "{} bytes of it cannot be read and are zeros: {}",
+                state.zeroed, state.why_zeroed
+            );
+            self.work.confess(&entry.path, ProblemKind::Zeroed, detail);
+        }
+        self.work.figures.files.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Tells every file that did not come together and removes what there is of it.
-    fn sweep(&self) {
-        for slot in self.slots {
-            let state = slot.state();
-            if state.done {
-                continue;
+    /// Tells a file that did not come together and removes what there is of it; of a file that was there
+    /// what is there stays, under its own name and with a time that nobody takes for finished.
+    fn give_up(&self, job: &Job, state: &mut State, failure: &str) {
+        let existing = job.base.as_ref().is_some_and(|base| !base.is_part);
+        let undone = state.temporary.take().map(|temporary| {
+            let (above, name) = split(&job.entry.path)?;
+            let seat = self.work.seats.at(above)?;
+            if existing {
+                let handle = seat.folder.open_file(&temporary, Access::Write)?;
+                futimens(&handle, &BEGINNING_OF_TIME)?;
+                return seat.folder.rename(&temporary, name, Replace::Never);
             }
-            if let Some(temporary) = &state.temporary {
-                let removed = split(&slot.entry.path)
-                    .and_then(|(above, _)| self.work.root.folder(above))
-                    .and_then(|above| above.remove(temporary));
-                if let Err(error) = removed {
-                    tracing::warn!(%error, "a temporary file could not be removed");
-                }
+            seat.folder.remove(&temporary)
+        });
+        state.handle = None;
+        if let Some(Err(error)) = &undone {
+            tracing::warn!(%error, "a temporary file could not be removed");
+        }
+        let mixed = if existing && undone.is_some() {
+            "; the file that was there is changed in part: restore it again"
+        } else {
+            ""
+        };
+        let detail = format!("{failure}{mixed}");
+        self.work.confess(&job.entry.path, ProblemKind::NotRestored, detail);
+    }
+
+    /// Handles of files that wait for other packs are closed in turn: their number must not grow.
+    fn remember(&self, job: &Arc<Job>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = open.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(job)));
+        if !is_known {
+            open.push_back(Arc::downgrade(job));
+        }
+        for _ in 0..open.len().saturating_sub(HANDLES) {
+            let Some(oldest) = open.pop_front() else { return };
+            let Some(job) = oldest.upgrade() else { continue };
+            match job.state.try_lock() {
+                Ok(mut state) => state.handle = None,
+                // Somebody is writing to it this moment.
+                Err(_) => open.push_back(oldest),
             }
-            let detail = state.failure.as_deref().unwrap_or("not all of it could be read");
-            self.work.confess(&slot.entry.path, ProblemKind::NotRestored, detail);
         }
     }
+}
+
+const BEGINNING_OF_TIME: Timestamps = Timestamps {
+    last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+    last_modification: Timespec { tv_sec: 0, tv_nsec: 1 },
+};
+
+/// The base itself and not what has its name by now.
+pub fn open_base(seat: &Seat, base: &Base, access: Access) -> Result<File, Refused> {
+    let handle = seat.folder.open_file(&base.name, access)?;
+    let stat = Stat::from_raw(&fstat(&handle)?);
+    match stat {
+        // A second name would change with it.
+        Some(stat) if stat.identity() == base.identity && stat.links == 1 => Ok(handle),
+        _ => Err(Refused::System(Errno::STALE)),
+    }
+}
+
+/// From here on the base is unfinished: it leaves its name until it is whole again.
+fn take_over(seat: &Seat, base: &Base, name: &[u8]) -> Result<(File, Vec<u8>), Refused> {
+    let handle = open_base(seat, base, Access::Write)?;
+    if base.is_part {
+        return Ok((handle, base.name.clone()));
+    }
+    let part = marker::part(name);
+    fchmod(&handle, rustix::fs::Mode::from_raw_mode(0o600))?;
+    seat.folder.rename(&base.name, &part, Replace::Never)?;
+    let moved = seat.folder.stat(&part)?;
+    if moved.is_none_or(|moved| moved.identity() != base.identity || moved.kind != Kind::File) {
+        return Err(Refused::System(Errno::STALE));
+    }
+    Ok((handle, part))
+}
+
+fn zeros(handle: &File, mut offset: u64, mut length: u64) -> Result<(), String> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while length > 0 {
+        let part = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
+        let zeros = ZEROS.get(..part).unwrap_or_default();
+        handle.write_all_at(zeros, offset).map_err(|error| error.to_string())?;
+        offset += part as u64;
+        length -= part as u64;
+    }
+    Ok(())
 }
 
 /// Renames to the final name; under `Never` only if it is still free.
@@ -295,13 +428,4 @@ pub fn give_name(
         Overwrite::Older | Overwrite::Changed | Overwrite::Always => Replace::Existing,
     };
     above.rename(temporary, name, replace)
-}
-
-/// Stop reading: canceled, or the pack cannot be read on.
-struct Halt;
-
-impl From<ReadError> for Halt {
-    fn from(_: ReadError) -> Self {
-        Self
-    }
 }

@@ -1,75 +1,61 @@
 //! What comes after content: links, FIFOs, sockets, devices, and the metadata of folders.
 
-use std::{collections::HashMap, os::fd::AsFd as _};
+use std::os::fd::AsFd as _;
 
 use vault::tree::{Entry, EntryKind};
 
 use super::{
-    ProblemKind, Report, Work, apply,
-    content::{Written, give_name},
+    ProblemKind, Report, RestoreError, Work, apply,
+    content::give_name,
+    marker::{Leavings, sweep},
     safe_root::{Refused, split},
     scan::{FolderDue, Scanned},
+    spill::Spill,
 };
 use crate::{
     pipeline::entry::{attributes, kind_of},
     sources::Kind,
 };
 
-/// Makes everything that is not a file of its own.
-pub fn links_and_nodes(work: &Work<'_>, scanned: &Scanned, written: &Written, report: &mut Report) {
-    // First names by group: files written now, or kept as they were.
-    let mut first: HashMap<u64, Vec<u8>> = scanned.kept_groups.clone();
-    for entry in &scanned.files {
-        if let Some(group) = entry.hardlink
-            && written.contains_key(&entry.path)
-        {
-            first.insert(group, entry.path.clone());
-        }
-    }
-    for entry in &scanned.others {
-        if work.cancel.is_cancelled() {
+/// Makes the further names of hard links.
+pub fn further_names(work: &Work<'_>, scanned: &Scanned, report: &mut Report) {
+    for (entry, group) in &scanned.later {
+        if work.is_stopped() {
             return;
         }
-        let made = match entry.hardlink.and_then(|group| first.get(&group)) {
-            Some(of) => hard_link(work, entry, of, written),
-            None if entry.is_file() => Err(Failure::Words(
+        let made = work.groups().get(group).cloned();
+        let kept = scanned.kept_groups.get(group);
+        let linked = match (made, kept) {
+            (Some((of, identity)), _) => hard_link(work, entry, &of, Some(identity)),
+            (None, Some(of)) => hard_link(work, entry, of, None),
+            (None, None) if entry.is_file() => Err(Failure::Words(
                 "it is a further name of a file that could not be restored".to_owned(),
             )),
-            None => node(work, entry),
+            (None, None) => node(work, entry).map(drop),
         };
-        match made {
-            Ok(()) => {
-                if entry.is_file() {
-                    report.files += 1;
-                } else {
-                    report.others += 1;
-                }
-                if let Some(group) = entry.hardlink {
-                    first.entry(group).or_insert_with(|| entry.path.clone());
-                }
-            }
-            Err(Failure::Refused(refused)) => {
-                work.confess(&entry.path, ProblemKind::NotRestored, refused);
-            }
-            Err(Failure::Words(words)) => {
-                work.confess(&entry.path, ProblemKind::NotRestored, words);
-            }
+        match linked {
+            Ok(()) if entry.is_file() => report.files += 1,
+            Ok(()) => report.others += 1,
+            Err(failure) => work.confess(&entry.path, ProblemKind::NotRestored, failure),
         }
     }
 }
 
-enum Failure {
-    Refused(Refused),
+/// Why there is no such entry.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("{0}")]
     Words(String),
 }
 
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-fn hard_link(work: &Work<'_>, entry: &Entry, of: &[u8], written: &Written) -> Result<(), Failure> {
+fn hard_link(
+    work: &Work<'_>,
+    entry: &Entry,
+    of: &[u8],
+    identity: Option<(u64, u64)>,
+) -> Result<(), Failure> {
     let (of_above, of_name) = split(of)?;
     let of_above = work.root.folder(of_above)?;
     let (above, name) = split(&entry.path)?;
@@ -78,8 +64,8 @@ fn hard_link(work: &Work<'_>, entry: &Entry, of: &[u8], written: &Written) -> Re
     above.hard_link(&of_above, of_name, &temporary)?;
     // The name may have been swapped since we wrote it: what was linked must be what we wrote.
     let linked = above.stat(&temporary)?.map(|stat| (stat.identity(), stat.kind));
-    let swapped = match written.get(of) {
-        Some(identity) => linked.is_none_or(|(found, _)| found != *identity),
+    let swapped = match identity {
+        Some(identity) => linked.is_none_or(|(found, _)| found != identity),
         None => linked.is_none_or(|(_, kind)| kind != kind_of(entry)),
     };
     if swapped {
@@ -94,10 +80,12 @@ fn hard_link(work: &Work<'_>, entry: &Entry, of: &[u8], written: &Written) -> Re
     }
 }
 
-fn node(work: &Work<'_>, entry: &Entry) -> Result<(), Failure> {
+/// Makes a link, FIFO, socket or device; gives its identity.
+pub fn node(work: &Work<'_>, entry: &Entry) -> Result<(u64, u64), Failure> {
     let kind = kind_of(entry);
     let (above, name) = split(&entry.path)?;
-    let above = work.root.make_folders(above)?;
+    let seat = work.seats.at(above)?;
+    let above = &seat.folder;
     let temporary = work.temporary();
     let made = match &entry.kind {
         EntryKind::Symlink { target } => above.symlink(target, &temporary),
@@ -105,14 +93,15 @@ fn node(work: &Work<'_>, entry: &Entry) -> Result<(), Failure> {
     };
     made.map_err(|refused| explain(kind, refused))?;
     let finished = above.pin(&temporary).and_then(|pinned| {
+        let raw = rustix::fs::fstat(&pinned)?;
         let short = apply::to_pinned(pinned.as_fd(), kind, &attributes(entry));
-        give_name(work.overwrite, &above, &temporary, name)?;
-        Ok(short)
+        give_name(work.overwrite, above, &temporary, name)?;
+        Ok((short, (raw.st_dev, raw.st_ino)))
     });
     match finished {
-        Ok(short) => {
+        Ok((short, identity)) => {
             work.shortfalls(&entry.path, &short);
-            Ok(())
+            Ok(identity)
         }
         Err(refused) => {
             let _ = above.remove(&temporary);
@@ -130,19 +119,26 @@ fn explain(kind: Kind, refused: Refused) -> Failure {
 }
 
 /// Metadata of folders, deepest first: setting one must not be undone by working below it.
-pub fn folders(work: &Work<'_>, folders: &[FolderDue]) {
-    for FolderDue { entry, apply } in folders.iter().rev() {
-        if !apply {
-            continue;
-        }
-        match work.root.folder(&entry.path) {
-            Ok(folder) => {
-                let short = apply::to_handle(folder.handle(), &attributes(entry));
-                work.shortfalls(&entry.path, &short);
-            }
+///
+/// # Errors
+/// When the list of them cannot be read again.
+pub fn folders(work: &Work<'_>, folders: Spill) -> Result<(), RestoreError> {
+    let each = |record: &[u8]| {
+        let Some(FolderDue { entry, apply }) = FolderDue::decode(record) else { return };
+        let folder = match work.root.folder(&entry.path) {
+            Ok(folder) => folder,
             Err(refused) => {
-                work.confess(&entry.path, ProblemKind::MetadataIncomplete, refused);
+                return work.confess(&entry.path, ProblemKind::MetadataIncomplete, refused);
             }
+        };
+        if work.resumed {
+            sweep(&folder, Leavings::Parts);
         }
-    }
+        if apply {
+            let wanted = attributes(&entry);
+            let short = apply::to_handle(folder.handle(), &wanted, apply::Inherited::Perhaps);
+            work.shortfalls(&entry.path, &short);
+        }
+    };
+    folders.backwards(each).map_err(RestoreError::Spill)
 }

@@ -16,6 +16,7 @@ use crate::sources::Kind;
 
 const MARKER: &[u8] = b".everhold-restoring";
 const PREFIX: &[u8] = b".everhold-";
+const PART: &[u8] = b".part";
 const RANDOM: usize = 10;
 const WORDS: &[u8] = b"A restore into this folder is under way or was interrupted. \
 Restore again to finish it; this file goes with it.\n";
@@ -46,7 +47,7 @@ impl Marker {
                 {
                     return none;
                 }
-                sweep(&top);
+                sweep(&top, Leavings::Temporaries);
                 Self { held: Some(file), resumed: true }
             }
             Err(_) => none,
@@ -68,6 +69,14 @@ pub fn temporary(random: [u8; RANDOM]) -> Vec<u8> {
     [PREFIX, hex::encode(random).as_bytes()].concat()
 }
 
+/// The name under which the large file `name` grows: the same every time, so that a restore after an
+/// interrupted one finds what is there of it.
+pub fn part(name: &[u8]) -> Vec<u8> {
+    let hash = vault::id::Sha256::of(name);
+    let short = hash.0.get(..RANDOM).unwrap_or_default();
+    [PREFIX, hex::encode(short).as_bytes(), PART].concat()
+}
+
 fn is_temporary(name: &[u8]) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| {
         rest.len() == RANDOM * 2
@@ -75,11 +84,24 @@ fn is_temporary(name: &[u8]) -> bool {
     })
 }
 
-/// Removes the temporaries an interrupted restore left in a folder; what cannot be removed harms nobody.
-pub fn sweep(folder: &Folder) {
+/// Which leavings to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leavings {
+    /// All but parts of large files, which are taken up again.
+    Temporaries,
+    /// Parts nobody took up.
+    Parts,
+}
+
+/// Removes what an interrupted restore left in a folder; what cannot be removed harms nobody.
+pub fn sweep(folder: &Folder, leavings: Leavings) {
     let Ok(listing) = Dir::read_from(folder.handle()) else { return };
     let names = listing.filter_map(Result::ok).map(|entry| entry.file_name().to_bytes().to_vec());
-    let names: Vec<_> = names.filter(|name| is_temporary(name)).collect();
+    let is_wanted = |name: &[u8]| match leavings {
+        Leavings::Temporaries => is_temporary(name),
+        Leavings::Parts => name.strip_suffix(PART).is_some_and(is_temporary),
+    };
+    let names: Vec<_> = names.filter(|name| is_wanted(name)).collect();
     for name in names {
         let file = folder.stat(&name).ok().flatten();
         if file.is_some_and(|stat| stat.kind != Kind::Directory) {
@@ -101,6 +123,7 @@ mod tests {
             b".everhold-0123456789abcdef012",
             b"x",
             b".everhold-0123456789ABCDEF0123",
+            &part(b"x"),
         ] {
             assert!(!is_temporary(name));
         }

@@ -1,32 +1,49 @@
 //! Restore: from a snapshot into a folder, whatever the snapshot says about names.
 //!
-//! Scan (what is wanted, what gives way) → folders → content in pack order, each pack read once, by
-//! parallel workers → links and devices → metadata of folders, deepest first. Every path operation goes
-//! through [`safe_root`]; everything that did not come back as it was is a [`Problem`].
+//! One way through the snapshot (`scan`) makes folders and names pieces of files; beside it packs are read,
+//! each range once per window, and files written (`content`); then further names of hard links and the
+//! metadata of folders, deepest first. Every path operation goes through [`safe_root`]; everything that did
+//! not come back as it was is a [`Problem`]. Durability: one `syncfs` of the target at the end, before the
+//! marker goes, so that a restore that ended well survives a power cut and any other is taken up again.
 
 pub mod apply;
+mod check;
+mod compare;
 mod content;
 mod finish;
 mod marker;
+mod place;
 pub mod safe_root;
 mod scan;
+mod seats;
+mod selection;
+mod spill;
+pub mod stream;
+mod tar;
 
 use std::{
+    collections::{HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use domain::IdGen;
+use rustix::{fs::syncfs, io::Errno};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use vault::snapshot::{ReadError, Reader};
+use vault::{
+    restore::{Gauge, Limits, run},
+    snapshot::{ReadError, Reader},
+};
 
 use crate::sources::{GlobRules, display_path, exact_path};
 use safe_root::SafeRoot;
+use seats::Seats;
+pub use selection::Selection;
 
 /// When an existing entry gives way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +61,58 @@ pub struct Order {
     /// Empty: everything.
     pub include: GlobRules,
     pub overwrite: Overwrite,
+    pub options: Options,
+}
+
+/// What else may be asked of a restore.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only these, without leading slash, with everything below; found without reading the rest.
+    pub paths: Vec<Vec<u8>>,
+    pub unreadable: Unreadable,
+    pub afterwards: Afterwards,
+    pub durability: Durability,
+    /// How much may be under way at once; by the machine's cores when absent.
+    pub limits: Option<Limits>,
+}
+
+/// What becomes of a file with content that cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unreadable {
+    /// It is not restored.
+    #[default]
+    Skip,
+    /// What cannot be had is zeros.
+    Zero,
+}
+
+/// What comes after everything was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Afterwards {
+    #[default]
+    Nothing,
+    /// Every file is read back and its ids compared.
+    Verify,
+}
+
+/// When what was restored is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When the restore has ended.
+    #[default]
+    AtEnd,
+    /// When the system gets to it.
+    Unsynced,
+}
+
+impl Order {
+    /// An order with no options.
+    pub fn new(target: PathBuf, include: GlobRules, overwrite: Overwrite) -> Self {
+        Self { target, include, overwrite, options: Options::default() }
+    }
+    fn selection(&self) -> Selection {
+        Selection { include: self.include.clone(), paths: self.options.paths.clone() }
+    }
 }
 
 /// What did not come back as it was.
@@ -56,6 +125,10 @@ pub enum ProblemKind {
     MetadataIncomplete,
     /// An existing, different entry was kept.
     Kept,
+    /// It is there; some of its content could not be had and is zeros.
+    Zeroed,
+    /// Read back, it is not what was restored.
+    Mismatch,
 }
 
 /// One thing to confess.
@@ -92,6 +165,10 @@ pub struct Report {
     pub directories: u64,
     pub others: u64,
     pub bytes: u64,
+    /// Bytes of existing files that were right already.
+    pub matched: u64,
+    /// Files that were read back, with `--verify`.
+    pub verified: u64,
     /// Existing entries that were kept, different ones among the problems.
     pub kept: u64,
     pub problems: Vec<Problem>,
@@ -108,37 +185,105 @@ pub enum RestoreError {
         "nothing in the snapshot matches --include; it takes names (*.conf) or paths (/etc/ssh), spelled as everhold-agent ls and everhold-agent find show them"
     )]
     NothingMatches,
-    #[error("the restore was canceled; what was restored so far stays")]
+    #[error(
+        "the restore was canceled; what was restored so far stays, and the same restore again goes on from there"
+    )]
     Canceled,
+    #[error(
+        "the target takes nothing more ({0}); make room and restore again: what was restored so far stays, and it goes on from there"
+    )]
+    TargetFull(io::Error),
+    #[error("the output cannot be written: {0}")]
+    Pipe(#[source] io::Error),
+    #[error("{path} cannot be read: {why}; with --zero-damaged what is lost is zeros")]
+    StreamLost { path: String, why: String },
+    #[error("--stdout gives out one file; say which one with --path, or use --tar for a folder")]
+    NotOneFile,
+    #[error("what is left to do was put into a temporary file that cannot be read again: {0}")]
+    Spill(io::Error),
+    #[error("the target cannot be brought to its disk: {0}")]
+    Sync(io::Error),
 }
 
 /// Figures of a restore under way.
 #[derive(Debug, Default)]
 pub struct Figures {
     pub bytes_total: AtomicU64,
+    /// Bytes written into files.
     pub bytes: AtomicU64,
+    /// Bytes of existing files that were right already.
+    pub matched: AtomicU64,
     pub files: AtomicU64,
+    /// Of the reading of packs.
+    pub gauge: Gauge,
 }
 
 /// What every part of a restore shares.
 pub(crate) struct Work<'a> {
     pub reader: &'a Reader,
-    pub root: SafeRoot,
+    pub root: Arc<SafeRoot>,
+    pub seats: Seats,
     pub overwrite: Overwrite,
     /// An earlier restore into this target was interrupted.
     pub resumed: bool,
-    pub ids: &'a dyn IdGen,
+    pub zero_damaged: bool,
+    pub limits: Limits,
     pub figures: Arc<Figures>,
     pub cancel: CancellationToken,
     /// What was backed up; folders above it only lead there.
     sources: Vec<Vec<u8>>,
-    problems: Mutex<Vec<Problem>>,
+    problems: Mutex<Told>,
+    /// First names of hard links made now, by group, with their identity.
+    groups: Mutex<HashMap<u64, First>>,
+    /// Why the target takes nothing more.
+    full: OnceLock<Errno>,
+    names: Names,
+}
+
+/// Path and identity of the first name of a hard-link group.
+type First = (Vec<u8>, (u64, u64));
+
+#[derive(Default)]
+struct Told {
+    problems: Vec<Problem>,
+    /// Paths of files that are not the snapshot's, and said so.
+    excused: HashSet<Vec<u8>>,
+}
+
+/// Names nothing else has: random for each restore, counted within it.
+struct Names {
+    random: [u8; 6],
+    next: AtomicU32,
 }
 
 impl Work<'_> {
     fn confess(&self, path: &[u8], kind: ProblemKind, detail: impl std::fmt::Display) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.push(problem(path, kind, detail));
+        let mut told = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if kind != ProblemKind::MetadataIncomplete {
+            told.excused.insert(path.to_vec());
+        }
+        told.problems.push(problem(path, kind, detail));
+    }
+    fn is_excused(&self, path: &[u8]) -> bool {
+        let told = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        told.excused.contains(path)
+    }
+    fn groups(&self) -> MutexGuard<'_, HashMap<u64, First>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The target takes nothing more: all stop.
+    fn end_with(&self, errno: Errno) {
+        self.full.get_or_init(|| errno);
+    }
+    fn is_stopped(&self) -> bool {
+        self.cancel.is_cancelled() || self.full.get().is_some()
+    }
+    fn ended(&self) -> Result<(), RestoreError> {
+        match self.full.get() {
+            Some(errno) => Err(RestoreError::TargetFull((*errno).into())),
+            None if self.is_stopped() => Err(RestoreError::Canceled),
+            None => Ok(()),
+        }
     }
     fn shortfalls(&self, path: &[u8], short: &apply::Shortfalls) {
         if !short.is_empty() && !self.only_leads_to_a_source(path) {
@@ -155,9 +300,12 @@ impl Work<'_> {
     }
     /// A name nothing else has, beside the final one.
     fn temporary(&self) -> Vec<u8> {
-        let mut random = [0; 10];
-        self.ids.fill(&mut random);
-        marker::temporary(random)
+        let next = self.names.next.fetch_add(1, Ordering::Relaxed);
+        let mut name = [0; 10];
+        let (random, count) = name.split_at_mut(6);
+        random.copy_from_slice(&self.names.random);
+        count.copy_from_slice(&next.to_be_bytes());
+        marker::temporary(name)
     }
 }
 
@@ -196,30 +344,72 @@ pub fn restore(
     figures: Arc<Figures>,
     cancel: CancellationToken,
 ) -> Result<Report, RestoreError> {
-    let root = open_target(order)?;
+    let root = Arc::new(open_target(order)?);
     let marker = marker::Marker::set(&root);
-    let (overwrite, resumed) = (order.overwrite, marker.resumed);
-    let problems = Mutex::default();
-    // Without a summary every folder counts as asked for.
-    let sources = reader.summary().map(|summary| summary.paths).unwrap_or_default();
-    let work = Work { reader, root, overwrite, resumed, ids, figures, cancel, sources, problems };
-    let scanned = scan::scan(&work, order)?;
-    if scanned.matched == 0 && !order.include.is_empty() {
+    let mut random = [0; 6];
+    ids.fill(&mut random);
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let work = Work {
+        reader,
+        seats: Seats::new(Arc::clone(&root)),
+        root,
+        overwrite: order.overwrite,
+        resumed: marker.resumed,
+        zero_damaged: order.options.unreadable == Unreadable::Zero,
+        limits: order.options.limits.unwrap_or(Limits::for_cores(cores)),
+        figures,
+        cancel,
+        // Without a summary every folder counts as asked for.
+        sources: reader.summary().map(|summary| summary.paths).unwrap_or_default(),
+        problems: Mutex::default(),
+        groups: Mutex::default(),
+        full: OnceLock::new(),
+        names: Names { random, next: AtomicU32::new(0) },
+    };
+    let crew = content::Crew::new(&work);
+    let gauge = &work.figures.gauge;
+    let scanned = run(reader.frames(), work.limits, gauge, &crew, |feed| {
+        scan::scan(&work, order, &crew, feed)
+    });
+    work.ended()?;
+    let scanned = scanned?;
+    if scanned.matched == 0 && !order.selection().is_everything() {
         marker.remove(&work.root);
         return Err(RestoreError::NothingMatches);
     }
-    let mut report = Report { kept: scanned.kept, ..Report::default() };
-    report.directories = scanned.folders.len() as u64;
-    let written = content::write_all(&work, &scanned.files)?;
-    report.files = written.len() as u64;
-    finish::links_and_nodes(&work, &scanned, &written, &mut report);
-    finish::folders(&work, &scanned.folders);
-    report.bytes = work.figures.bytes.load(Ordering::Relaxed);
-    if work.cancel.is_cancelled() {
-        return Err(RestoreError::Canceled);
-    }
+    let report = finish(&work, order, scanned)?;
     marker.remove(&work.root);
-    report.problems = work.problems.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(report)
+}
+
+/// Everything after content.
+fn finish(
+    work: &Work<'_>,
+    order: &Order,
+    mut scanned: scan::Scanned,
+) -> Result<Report, RestoreError> {
+    let mut report = Report {
+        kept: scanned.kept,
+        directories: scanned.directories,
+        others: scanned.others,
+        files: work.figures.files.load(Ordering::Relaxed),
+        ..Report::default()
+    };
+    finish::further_names(work, &scanned, &mut report);
+    finish::folders(work, std::mem::take(&mut scanned.folders))?;
+    if order.options.durability == Durability::AtEnd {
+        let top = work.root.folder(b"").map_err(|refused| io::Error::other(refused.to_string()));
+        let synced = top.and_then(|top| Ok(syncfs(top.handle())?));
+        synced.map_err(RestoreError::Sync)?;
+    }
+    if order.options.afterwards == Afterwards::Verify {
+        report.verified = check::read_back(work, order)?;
+    }
+    work.ended()?;
+    report.bytes = work.figures.bytes.load(Ordering::Relaxed);
+    report.matched = work.figures.matched.load(Ordering::Relaxed);
+    let mut told = work.problems.lock().unwrap_or_else(PoisonError::into_inner);
+    report.problems = std::mem::take(&mut told.problems);
     report.problems.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(report)
 }

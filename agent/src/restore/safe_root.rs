@@ -203,6 +203,19 @@ impl Folder {
         Ok(Self(open_step(self.0.as_fd(), name.0)?))
     }
 
+    /// Makes the folder `name` (0700); `false` when something of that name is there.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn add_folder(&self, name: &[u8]) -> Result<bool> {
+        let name = Name::check(name)?;
+        match mkdirat(&self.0, name.0, Mode::from_raw_mode(0o700)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// What `name` is; `None` when there is nothing of that name.
     ///
     /// # Errors

@@ -1,22 +1,51 @@
-//! What is wanted, and what of it gives way to what is there: the first pass over the snapshot.
+//! The way through the snapshot: folders are made, small things put in their places, pieces of files named.
+//!
+//! Runs beside the threads that read and write (`content`), and waits when they cannot follow. Invariant: memory
+//! does not depend on how much is wanted, but for the names of hard links; folders to finish are in a [`Spill`].
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+};
 
 use vault::{
-    snapshot::Reader,
-    tree::{Entry, EntryKind},
+    restore::{Feed, Want},
+    snapshot::{FilePiece, PieceSource, ReadError, Reader},
+    tree::Entry,
 };
 
 use super::{
     Action, Order, Overwrite, Planned, Problem, ProblemKind, RestoreError, Work,
-    marker::sweep,
+    compare::{is_same, own_id},
+    content::{Base, Crew, Job, open_base},
+    finish,
+    marker::{self, Leavings, sweep},
+    place::{CREATE, Objection, Place, decide, verdict},
     problem,
-    safe_root::{Refused, SafeRoot, split},
+    safe_root::{Access, Refused, SafeRoot, split},
+    selection::Found,
+    spill::Spill,
 };
-use crate::{
-    pipeline::entry::kind_of,
-    sources::{Kind, Moment, Stat, display_path},
-};
+use crate::sources::{Kind, Stat, display_path};
+
+/// Pieces compared side by side.
+const COMPARED: usize = 2_048;
+
+/// The work that is left when everything was named.
+#[derive(Default)]
+pub struct Scanned {
+    /// Folders to finish: [`FolderDue`], every folder before what lies in it.
+    pub folders: Spill,
+    pub directories: u64,
+    /// Further names of hard links, with their group.
+    pub later: Vec<(Entry, u64)>,
+    /// First names by hard-link group that are there from before.
+    pub kept_groups: HashMap<u64, Vec<u8>>,
+    pub kept: u64,
+    pub others: u64,
+    /// Entries that were asked for.
+    pub matched: u64,
+}
 
 /// A folder to finish at the end.
 pub struct FolderDue {
@@ -25,62 +54,86 @@ pub struct FolderDue {
     pub apply: bool,
 }
 
-/// The work that follows from the scan.
-#[derive(Default)]
-pub struct Scanned {
-    /// In key order: every folder before what lies in it.
-    pub folders: Vec<FolderDue>,
-    /// Regular files whose content is to be written; of hard links the first name only.
-    pub files: Vec<Entry>,
-    /// Everything else, and further names of hard links with the number of their first one.
-    pub others: Vec<Entry>,
-    pub kept: u64,
-    /// Entries that were asked for.
-    pub matched: u64,
-    /// First names that were kept as they are, by hard-link group.
-    pub kept_groups: HashMap<u64, Vec<u8>>,
+impl FolderDue {
+    fn encode(&self) -> Vec<u8> {
+        let mut record = vec![u8::from(self.apply)];
+        record.extend_from_slice(&(self.entry.path.len() as u64).to_le_bytes());
+        record.extend_from_slice(&self.entry.path);
+        record.extend_from_slice(&self.entry.encode());
+        record
+    }
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let (apply, rest) = record.split_first()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let (path, value) = rest.split_at_checked(length)?;
+        Some(Self { entry: Entry::decode(path.to_vec(), value).ok()?, apply: *apply == 1 })
+    }
 }
 
-/// Goes through the snapshot, makes folders, decides about the rest.
-pub fn scan(work: &Work<'_>, order: &Order) -> Result<Scanned, RestoreError> {
-    let mut scanned = Scanned::default();
-    let mut groups = HashSet::new();
-    let mut parents = Parents::default();
-    let mut failed = None;
-    for entry in work.reader.entries()? {
-        if work.cancel.is_cancelled() {
+type Wants<'f, 's, 'c> = Feed<'f, 's, Arc<Job>, Crew<'c>>;
+
+/// A part of a file whose content is compared before it is wanted.
+struct Compare {
+    job: Arc<Job>,
+    pieces: Vec<FilePiece>,
+    /// Nothing of the file comes after it.
+    failure: Option<Option<String>>,
+}
+
+/// Goes through the snapshot.
+struct Planner<'a, 'f, 's, 'c> {
+    work: &'c Work<'c>,
+    crew: &'a Crew<'c>,
+    feed: &'a mut Wants<'f, 's, 'c>,
+    scanned: Scanned,
+    groups: HashSet<u64>,
+    compares: Vec<Compare>,
+    compared: usize,
+    /// Topmost folders that were made now: nothing is in them or below them.
+    fresh: HashSet<Vec<u8>>,
+    /// The folder of the entry before, and whether it is fresh.
+    above: (Vec<u8>, bool),
+}
+
+/// Names everything the order wants.
+///
+/// # Errors
+/// A snapshot that cannot be read at all, or a cancel.
+pub fn scan<'c>(
+    work: &'c Work<'c>,
+    order: &Order,
+    crew: &Crew<'c>,
+    feed: &mut Wants<'_, '_, 'c>,
+) -> Result<Scanned, RestoreError> {
+    let mut planner = Planner {
+        work,
+        crew,
+        feed,
+        scanned: Scanned::default(),
+        groups: HashSet::new(),
+        compares: Vec::new(),
+        compared: 0,
+        fresh: HashSet::new(),
+        above: (Vec::new(), false),
+    };
+    let mut broken = None;
+    order.selection().each(work.reader, |found| {
+        if work.is_stopped() {
             return Err(RestoreError::Canceled);
         }
-        let entry = match entry {
-            Ok(entry) => entry,
-            // The rest of the tree is lost; what was listed so far is still restored.
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
-        };
-        if !order.include.is_empty() && !order.include.matches_with_parents(&entry.path) {
-            if entry.is_dir() {
-                parents.remember(entry);
-            }
-            continue;
+        match found {
+            Found::Leads(entry) => planner.folder(entry),
+            Found::Wanted(entry) => planner.wanted(entry),
+            // What was listed so far is still restored.
+            Found::Broken(error) => broken = Some(error),
         }
-        scanned.matched += 1;
-        for parent in parents.needed_for(&entry.path) {
-            folder(work, parent, &mut scanned);
-        }
-        if entry.path.is_empty() {
-            // The target itself keeps its own metadata: it is the user's folder.
-            continue;
-        }
-        if entry.is_dir() {
-            folder(work, entry, &mut scanned);
-        } else {
-            place(work, entry, &mut groups, &mut scanned);
-        }
-    }
-    if let Some(error) = failed {
-        if scanned.folders.is_empty() && scanned.files.is_empty() && scanned.others.is_empty() {
+        Ok(())
+    })?;
+    planner.compare_all();
+    let scanned = planner.scanned;
+    if let Some(error) = broken {
+        if scanned.matched == 0 {
             return Err(error.into());
         }
         let detail = format!("what follows in the snapshot cannot be read: {error}");
@@ -89,23 +142,254 @@ pub fn scan(work: &Work<'_>, order: &Order) -> Result<Scanned, RestoreError> {
     Ok(scanned)
 }
 
-fn folder(work: &Work<'_>, entry: Entry, scanned: &mut Scanned) {
-    match make_folder(work, &entry.path) {
-        Ok(existing) => {
-            let apply = existing.as_ref().is_none_or(|there| gives_way(work, &entry, there));
-            if let Some(there) = existing.filter(|_| !apply)
-                && !same_rights(&entry, &there)
-                && !work.only_leads_to_a_source(&entry.path)
-            {
-                scanned.kept += 1;
-                let detail =
-                    "the existing folder's mode or owner differ and were kept; see --overwrite";
-                work.confess(&entry.path, ProblemKind::Kept, detail);
-            }
-            scanned.folders.push(FolderDue { entry, apply });
+impl Planner<'_, '_, '_, '_> {
+    fn wanted(&mut self, entry: Entry) {
+        self.scanned.matched += 1;
+        // The target itself keeps its own metadata: it is the user's folder.
+        if entry.path.is_empty() {
+            return;
         }
-        Err(refused) => work.confess(&entry.path, ProblemKind::NotRestored, refused),
+        if entry.is_dir() { self.folder(entry) } else { self.place(entry) }
     }
+
+    /// Whether nothing can be in the folder but what this restore puts there.
+    fn is_fresh(&mut self, folder: &[u8]) -> bool {
+        if self.above.0 != folder {
+            let cuts = folder.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            let mut above = cuts.filter_map(|(at, _)| folder.get(..at)).chain([folder]);
+            let fresh = !self.fresh.is_empty() && above.any(|above| self.fresh.contains(above));
+            self.above = (folder.to_vec(), fresh);
+        }
+        self.above.1
+    }
+
+    fn folder(&mut self, entry: Entry) {
+        let work = self.work;
+        match self.make_folder(&entry.path) {
+            Ok(existing) => {
+                let apply = existing.as_ref().is_none_or(|there| gives_way(work, &entry, there));
+                if let Some(there) = existing.filter(|_| !apply)
+                    && !same_rights(&entry, &there)
+                    && !work.only_leads_to_a_source(&entry.path)
+                {
+                    self.scanned.kept += 1;
+                    let detail =
+                        "the existing folder's mode or owner differ and were kept; see --overwrite";
+                    work.confess(&entry.path, ProblemKind::Kept, detail);
+                }
+                self.scanned.directories += 1;
+                self.scanned.folders.push(&FolderDue { entry, apply }.encode());
+            }
+            Err(refused) => work.confess(&entry.path, ProblemKind::NotRestored, refused),
+        }
+    }
+
+    /// What was there; `None` when the folder was made.
+    fn make_folder(&mut self, path: &[u8]) -> Result<Option<Stat>, Refused> {
+        let (above, name) = split(path)?;
+        let is_fresh = self.is_fresh(above);
+        let seat = self.work.seats.at(above)?;
+        if !seat.folder.add_folder(name)? {
+            let existing = seat.folder.stat(name)?;
+            match existing.as_ref().map(|stat| stat.kind) {
+                Some(Kind::Directory) => {
+                    if self.work.resumed {
+                        sweep(&seat.folder.make_folder(name)?, Leavings::Temporaries);
+                    }
+                    return Ok(existing);
+                }
+                Some(_) if self.work.overwrite == Overwrite::Always => seat.folder.remove(name)?,
+                Some(_) => return Err(Refused::NotAFolder),
+                None => {}
+            }
+            seat.folder.make_folder(name)?;
+        }
+        if !is_fresh {
+            self.fresh.insert(path.to_vec());
+        }
+        Ok(None)
+    }
+
+    fn place(&mut self, entry: Entry) {
+        match self.look(&entry) {
+            Ok(Place { action: Action::Keep, same, .. }) => {
+                self.scanned.kept += 1;
+                // Only what is the snapshot's file may lend its content to the other names.
+                if let Some(group) = entry.hardlink.filter(|_| same) {
+                    self.scanned.kept_groups.entry(group).or_insert(entry.path);
+                }
+            }
+            Ok(place) => {
+                let later = entry.hardlink.filter(|group| {
+                    !self.groups.insert(*group) || self.scanned.kept_groups.contains_key(group)
+                });
+                match later {
+                    Some(group) => self.scanned.later.push((entry, group)),
+                    None if entry.is_file() => self.file(entry, place.base),
+                    None => self.node(&entry),
+                }
+            }
+            Err(Objection::Different(detail)) => {
+                self.scanned.kept += 1;
+                self.work.confess(&entry.path, ProblemKind::Kept, detail);
+            }
+            Err(Objection::Refused(refused)) => {
+                self.work.confess(&entry.path, ProblemKind::NotRestored, refused);
+            }
+        }
+    }
+
+    fn look(&mut self, entry: &Entry) -> Result<Place, Objection> {
+        let (above, name) = split(&entry.path)?;
+        if self.is_fresh(above) {
+            return Ok(CREATE);
+        }
+        let seat = self.work.seats.at(above)?;
+        let mut place = match seat.folder.stat(name)? {
+            Some(existing) => decide(self.work.overwrite, entry, &existing)?,
+            None => CREATE,
+        };
+        if place.action == Action::Create && self.work.resumed && entry.is_file() {
+            let name = marker::part(name);
+            let part = seat.folder.stat(&name)?;
+            let ours = |part: &Stat| {
+                part.kind == Kind::File
+                    && part.links == 1
+                    && part.uid == rustix::process::geteuid().as_raw()
+            };
+            place.base = part.filter(ours).map(|part| Base {
+                name,
+                identity: part.identity(),
+                size: part.size,
+                is_part: true,
+            });
+        }
+        // What cannot be changed can still be replaced.
+        place.base.take_if(|base| open_base(&seat, base, Access::Write).is_err());
+        Ok(place)
+    }
+
+    fn node(&mut self, entry: &Entry) {
+        match finish::node(self.work, entry) {
+            Ok(identity) => {
+                self.scanned.others += 1;
+                if let Some(group) = entry.hardlink {
+                    self.work.groups().insert(group, (entry.path.clone(), identity));
+                }
+            }
+            Err(failure) => self.work.confess(&entry.path, ProblemKind::NotRestored, failure),
+        }
+    }
+
+    fn file(&mut self, mut entry: Entry, base: Option<Base>) {
+        // Names of owners are not restored: numbers are.
+        (entry.user, entry.group) = (None, None);
+        let own = own_id(&entry);
+        let has_base = base.is_some();
+        let job = Job::new(entry, base);
+        let (mut at, mut waiting) = (0, Vec::new());
+        let named = self.work.reader.pieces::<ReadError>(&job.entry, |piece| {
+            at = piece.offset + piece.length;
+            if has_base {
+                waiting.push(piece);
+                if waiting.len() >= COMPARED {
+                    self.later(&job, std::mem::take(&mut waiting), None);
+                }
+            } else {
+                self.want(&job, &piece, own);
+            }
+            Ok(())
+        });
+        let failure = named.err().and_then(|error| {
+            if self.work.zero_damaged {
+                self.crew.lost(&job, at, job.entry.size().saturating_sub(at), &error);
+                return None;
+            }
+            Some(error.to_string())
+        });
+        if has_base {
+            self.later(&job, waiting, Some(failure));
+        } else {
+            self.crew.planned(&job, failure);
+        }
+    }
+
+    fn want(&mut self, job: &Arc<Job>, piece: &FilePiece, own: Option<vault::id::FileId>) {
+        let PieceSource::Frame { kind, id, at } = piece.from else { return };
+        let Ok(length) = u32::try_from(piece.length) else {
+            return self.crew.lost(job, piece.offset, piece.length, &ReadError::WrongContent);
+        };
+        self.work.figures.bytes_total.fetch_add(piece.length, Ordering::Relaxed);
+        job.expect();
+        let to = Arc::clone(job);
+        self.feed.push(Want { to, offset: piece.offset, length, at, kind, id, own });
+    }
+
+    fn later(&mut self, job: &Arc<Job>, pieces: Vec<FilePiece>, failure: Option<Option<String>>) {
+        self.compared += pieces.len() + 1;
+        self.compares.push(Compare { job: Arc::clone(job), pieces, failure });
+        if self.compared >= COMPARED {
+            self.compare_all();
+        }
+    }
+
+    /// Compares side by side what waits for it, and wants what differs.
+    fn compare_all(&mut self) {
+        let compares = std::mem::take(&mut self.compares);
+        self.compared = 0;
+        if compares.is_empty() {
+            return;
+        }
+        let (work, threads) = (self.work, self.work.limits.workers.max(1));
+        let share = compares.len().div_ceil(threads);
+        let differing: Vec<Vec<FilePiece>> = std::thread::scope(|scope| {
+            let compared: Vec<_> = compares
+                .chunks(share)
+                .map(|share| scope.spawn(|| share.iter().map(|one| differ(work, one)).collect()))
+                .collect();
+            let joined = compared.into_iter().map(|one| one.join().unwrap_or_default());
+            joined.flat_map(|differing: Vec<Vec<FilePiece>>| differing).collect()
+        });
+        for (Compare { job, failure, .. }, pieces) in compares.into_iter().zip(differing) {
+            let own = own_id(&job.entry);
+            for piece in pieces {
+                match piece.from {
+                    PieceSource::Hole => self.crew.punch(&job, piece.offset, piece.length),
+                    PieceSource::Frame { .. } => self.want(&job, &piece, own),
+                }
+            }
+            if let Some(failure) = failure {
+                self.crew.planned(&job, failure);
+            }
+        }
+    }
+}
+
+/// The pieces of which the target has something else.
+fn differ(work: &Work<'_>, compare: &Compare) -> Vec<FilePiece> {
+    let Compare { job, pieces, .. } = compare;
+    let open = || {
+        let base = job.base.as_ref()?;
+        let (above, _) = split(&job.entry.path).ok()?;
+        open_base(&*work.seats.at(above).ok()?, base, Access::Read).ok()
+    };
+    let Some(file) = open() else { return pieces.clone() };
+    let (own, ids) = (own_id(&job.entry), work.reader.frames().ids());
+    let size = job.base.as_ref().map_or(0, |base| base.size);
+    // A small file is all of its content, and a longer one is another.
+    if own.is_some() && size != job.entry.size() {
+        return pieces.clone();
+    }
+    let mut buffer = Vec::new();
+    let mut differing = pieces.clone();
+    differing.retain(|piece| {
+        let same = !work.is_stopped() && is_same(&file, piece, own, ids, &mut buffer);
+        if same {
+            work.figures.matched.fetch_add(piece.length, Ordering::Relaxed);
+        }
+        !same
+    });
+    differing
 }
 
 /// Whether an existing folder gets the snapshot's metadata.
@@ -121,138 +405,6 @@ fn same_rights(entry: &Entry, there: &Stat) -> bool {
     entry.mode == there.mode && (owned || !rustix::process::geteuid().is_root())
 }
 
-/// What was there; `None` when the folder was made.
-fn make_folder(work: &Work<'_>, path: &[u8]) -> Result<Option<Stat>, Refused> {
-    let (above, name) = split(path)?;
-    let above = work.root.make_folders(above)?;
-    let existing = above.stat(name)?;
-    match existing.as_ref().map(|stat| stat.kind) {
-        Some(Kind::Directory) => {
-            if work.resumed {
-                sweep(&above.make_folder(name)?);
-            }
-            return Ok(existing);
-        }
-        Some(_) if work.overwrite == Overwrite::Always => above.remove(name)?,
-        Some(_) => return Err(Refused::NotAFolder),
-        None => {}
-    }
-    above.make_folder(name)?;
-    Ok(None)
-}
-
-fn place(work: &Work<'_>, entry: Entry, groups: &mut HashSet<u64>, scanned: &mut Scanned) {
-    match verdict(&work.root, work.overwrite, &entry) {
-        Ok(Place { action: Action::Keep, same }) => {
-            scanned.kept += 1;
-            // Only what is the snapshot's file may lend its content to the other names.
-            if let Some(group) = entry.hardlink.filter(|_| same) {
-                scanned.kept_groups.entry(group).or_insert_with(|| entry.path.clone());
-            }
-        }
-        Ok(_) => {
-            let first = entry.hardlink.is_none_or(|group| groups.insert(group));
-            let kept = entry.hardlink.is_some_and(|group| scanned.kept_groups.contains_key(&group));
-            if entry.is_file() && first && !kept {
-                scanned.files.push(entry);
-            } else {
-                scanned.others.push(entry);
-            }
-        }
-        Err(Objection::Different(detail)) => {
-            scanned.kept += 1;
-            work.confess(&entry.path, ProblemKind::Kept, detail);
-        }
-        Err(Objection::Refused(refused)) => {
-            work.confess(&entry.path, ProblemKind::NotRestored, refused);
-        }
-    }
-}
-
-/// What happens to an entry's place.
-struct Place {
-    action: Action,
-    /// What is there looks like the snapshot's.
-    same: bool,
-}
-
-enum Objection {
-    /// Something else is there and stays.
-    Different(&'static str),
-    Refused(Refused),
-}
-
-impl From<Refused> for Objection {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-const CREATE: Place = Place { action: Action::Create, same: false };
-
-/// Looks at the entry's place.
-fn verdict(root: &SafeRoot, overwrite: Overwrite, entry: &Entry) -> Result<Place, Objection> {
-    let (above, name) = split(&entry.path)?;
-    let above = match root.folder(above) {
-        Ok(above) => above,
-        // A folder still to be made: nothing can be in it.
-        Err(refused) if refused.is_not_found() => return Ok(CREATE),
-        Err(refused) => return Err(refused.into()),
-    };
-    let Some(existing) = above.stat(name)? else { return Ok(CREATE) };
-    if existing.kind == Kind::Directory {
-        return Err(Objection::Different("a folder is in its place; remove it first"));
-    }
-    let same = looks_the_same(entry, &existing);
-    let mtime = Moment { secs: entry.mtime.secs, nanos: entry.mtime.nanos };
-    let action = match overwrite {
-        Overwrite::Always => Action::Replace,
-        Overwrite::Changed if !same => Action::Replace,
-        Overwrite::Older if existing.mtime < mtime => Action::Replace,
-        Overwrite::Older | Overwrite::Changed => Action::Keep,
-        Overwrite::Never if same => Action::Keep,
-        Overwrite::Never => {
-            let words = "a different entry is there and was kept; see --overwrite";
-            return Err(Objection::Different(words));
-        }
-    };
-    Ok(Place { action, same })
-}
-
-fn looks_the_same(entry: &Entry, existing: &Stat) -> bool {
-    let mtime = Moment { secs: entry.mtime.secs, nanos: entry.mtime.nanos };
-    kind_of(entry) == existing.kind
-        && existing.mtime == mtime
-        && match &entry.kind {
-            EntryKind::File { size, .. } => *size == existing.size,
-            EntryKind::Symlink { target } => target.len() as u64 == existing.size,
-            _ => true,
-        }
-}
-
-/// Folders that were not asked for themselves but lead to something that was.
-#[derive(Default)]
-struct Parents {
-    seen: HashMap<Vec<u8>, Entry>,
-}
-
-impl Parents {
-    fn remember(&mut self, entry: Entry) {
-        if !entry.path.is_empty() {
-            self.seen.insert(entry.path.clone(), entry);
-        }
-    }
-    /// Each at most once, topmost first.
-    fn needed_for(&mut self, path: &[u8]) -> Vec<Entry> {
-        if self.seen.is_empty() {
-            return Vec::new();
-        }
-        let cuts = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        let above = cuts.filter_map(|(at, _)| path.get(..at));
-        above.filter_map(|above| self.seen.remove(above)).collect()
-    }
-}
-
 /// The same decisions without doing anything.
 pub fn preview(
     reader: &Reader,
@@ -260,12 +412,12 @@ pub fn preview(
     root: Option<&SafeRoot>,
 ) -> Result<(Vec<Planned>, Vec<Problem>), RestoreError> {
     let (mut planned, mut problems) = (Vec::new(), Vec::new());
-    for entry in reader.entries()? {
-        let entry = entry?;
-        let wanted = order.include.is_empty() || order.include.matches_with_parents(&entry.path);
-        if !wanted || entry.path.is_empty() {
-            continue;
-        }
+    order.selection().each(reader, |found| {
+        let entry = match found {
+            Found::Wanted(entry) if !entry.path.is_empty() => entry,
+            Found::Broken(error) => return Err(error.into()),
+            Found::Wanted(_) | Found::Leads(_) => return Ok(()),
+        };
         let action = match root {
             None => Ok(Action::Create),
             Some(root) if entry.is_dir() => Ok(match root.folder(&entry.path) {
@@ -285,8 +437,9 @@ pub fn preview(
                 problems.push(problem(&entry.path, ProblemKind::NotRestored, refused));
             }
         }
-    }
-    if planned.is_empty() && problems.is_empty() && !order.include.is_empty() {
+        Ok(())
+    })?;
+    if planned.is_empty() && problems.is_empty() && !order.selection().is_everything() {
         return Err(RestoreError::NothingMatches);
     }
     Ok((planned, problems))

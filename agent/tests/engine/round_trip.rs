@@ -294,11 +294,7 @@ fn a_dry_run_says_what_would_happen_and_touches_nothing() {
     let ((_a, source), (_b, target)) = (place(), place());
     fs::write(source.join("file"), b"x").expect("write");
     let taken = Vault::new().back_up(&[&source], None, Excludes::default());
-    let order = Order {
-        target: target.join("new"),
-        include: GlobRules::default(),
-        overwrite: Overwrite::Never,
-    };
+    let order = Order::new(target.join("new"), GlobRules::default(), Overwrite::Never);
     let (planned, problems) = dry_run(&taken.reader, &order).expect("dry run");
     assert!(problems.is_empty());
     assert!(planned.iter().all(|line| line.action == Action::Create));

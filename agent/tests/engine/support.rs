@@ -10,7 +10,10 @@ use std::{
         fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use everhold_agent::{
         parent::{Adopted, ParentCursor, adoptable, index_of, save_index},
         source::Cache,
     },
-    restore::{Figures, Order, Overwrite, Report, RestoreError, restore},
+    restore::{Durability, Figures, Order, Overwrite, Report, RestoreError, restore},
     sources::{
         Excluded, Excludes, Found, GlobRules, Moment, Names, OpenFile, Roots, Stat, Visitor, Walk,
         WalkOptions,
@@ -48,6 +51,8 @@ use vault::{
 #[derive(Default)]
 pub struct Store {
     packs: Mutex<HashMap<Sha256, SealedPack>>,
+    /// Data packs cannot be had at the moment.
+    hidden: AtomicBool,
 }
 
 impl PackSink for Store {
@@ -61,6 +66,9 @@ impl PackSource for Store {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         let packs = self.packs.lock().expect("lock");
         let pack = packs.get(&pack.sha256).ok_or(SourceError::Missing)?;
+        if pack.kind == vault::pack::PackKind::Data && self.hidden.load(Ordering::Relaxed) {
+            return Err(SourceError::Failed("hidden by the test".into()));
+        }
         let range = usize::try_from(range.start).expect("small")
             ..usize::try_from(range.end).expect("small");
         Ok(pack.bytes.slice(range))
@@ -68,6 +76,11 @@ impl PackSource for Store {
 }
 
 impl Store {
+    /// Makes data packs unreachable, or reachable again.
+    pub fn hide_data(&self, hidden: bool) {
+        self.hidden.store(hidden, Ordering::Relaxed);
+    }
+
     /// Loses every data pack.
     pub fn lose_data(&self) {
         let mut packs = self.packs.lock().expect("lock");
@@ -242,6 +255,21 @@ impl Vault {
         (adoptable(&facts, &self.keys, &cache), cache)
     }
 
+    /// The same snapshot with nothing read of it yet.
+    pub fn reopened(&self, taken: &Taken) -> Taken {
+        let set = resolve(&taken.chain).expect("resolves");
+        let manifest = &taken.chain.first().expect("a manifest").manifest;
+        let reader = Reader::open(manifest, &set, self.keys.clone(), self.store.clone(), None);
+        Taken {
+            reader: Arc::new(reader),
+            chain: taken.chain.clone(),
+            finished: taken.finished.clone(),
+            exceptions: Vec::new(),
+            left_out: Vec::new(),
+            read: Vec::new(),
+        }
+    }
+
     /// Makes a snapshot readable.
     pub fn taken(
         &self,
@@ -361,7 +389,9 @@ pub fn restore_until(
     include: GlobRules,
     cancel: CancellationToken,
 ) -> Result<Report, RestoreError> {
-    let order = Order { target: target.to_path_buf(), include, overwrite };
+    let mut order = Order::new(target.to_path_buf(), include, overwrite);
+    // The disk is shared with everything else that runs here, and no test pulls its plug.
+    order.options.durability = Durability::Unsynced;
     restore(&taken.reader, &order, &SystemIds, Arc::new(Figures::default()), cancel)
 }
 

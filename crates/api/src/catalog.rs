@@ -500,3 +500,68 @@ pub struct ReadGrant {
     /// GET of this very version; a `range` header may be added.
     pub get: PresignedRequest,
 }
+
+/// `GET …/vaults/{vault_id}/retained-packs`: a pack nothing needs that the store did not give up.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RetainedPack {
+    pub id: PackId,
+    pub kind: PackKind,
+    pub length: u64,
+    /// Object key in the vault bucket.
+    pub key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned_at: Option<Timestamp>,
+    /// As the store reported it; the deletion is tried again after this.
+    pub retained_until: Timestamp,
+}
+
+/// `GET` and `POST …/snapshots/{snapshot_id}/certificate`: what is known about the locks of everything the snapshot
+/// needs, and the signed statement when all of it was found locked in the last 24 hours.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LockStanding {
+    pub snapshot_id: SnapshotId,
+    /// Packs and manifests the snapshot needs.
+    pub objects: u64,
+    /// How many of them the store was asked about in the last 24 hours and found as recorded.
+    pub checked: u64,
+    /// The promise made at commit.
+    pub protect_until: Timestamp,
+    /// The earliest end of any of the locks, as the store last reported it.
+    pub locked_until: Timestamp,
+    /// What was found otherwise than recorded and still stands; at most 1000.
+    pub violations: Vec<LockViolation>,
+    /// The signed certificate, base64, under the platform's receipt key; absent until every object was checked, and
+    /// while a violation stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+}
+
+/// An object that is not locked as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LockViolation {
+    pub pack_id: PackId,
+    /// Object key in the vault bucket.
+    pub key: String,
+    pub version_id: String,
+    /// `refused`, `unreached`, `missing`, `unlocked`, `short` or `altered`.
+    pub kind: String,
+    pub detail: String,
+    pub since: Timestamp,
+}
+
+/// `GET …/vaults/{vault_id}/repack-candidates`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RepackCandidates {
+    pub items: Vec<RepackCandidate>,
+}
+
+/// A pack less than half of whose frames the newest snapshots use.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RepackCandidate {
+    pub pack: PackFacts,
+    pub live_frames: u32,
+    /// All but the padding.
+    pub frames: u32,
+    /// An estimate: only the sealed directory knows the lengths of frames.
+    pub dead_bytes: u64,
+}

@@ -75,6 +75,9 @@ define_actions! {
     // Decrypting is a right apart from managing: never MSP, never platform, never auditor.
     SnapshotBrowse "snapshot.browse" Owned [TenantAdmin, TenantOperator, TenantRestorer];
     SnapshotRestore "snapshot.restore" Owned [TenantAdmin, TenantOperator, TenantRestorer, Agent];
+    // Asks the store about every object: costs calls, changes nothing.
+    SnapshotCertify "snapshot.certify" Owned [
+        MspOwner, MspTech, TenantAdmin, TenantOperator, TenantApprover, Auditor];
     RunCreate "run.create" Owned [MspOwner, MspTech, TenantAdmin, TenantOperator, Agent];
     RunRead "run.read" Owned [
         MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer, TenantApprover, Auditor, Agent];

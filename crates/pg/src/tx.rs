@@ -52,6 +52,8 @@ pub enum SystemReason {
     LockSteward,
     /// Packs nothing refers to.
     PackReaper,
+    /// Snapshots past their promise.
+    SnapshotExpiry,
     /// First start: is there a platform tenant yet?
     Bootstrap,
     /// Figures for readiness and metrics, without a tenant label.
@@ -69,6 +71,7 @@ impl SystemReason {
             Self::SessionExpiry => "session_expiry",
             Self::LockSteward => "lock_steward",
             Self::PackReaper => "pack_reaper",
+            Self::SnapshotExpiry => "snapshot_expiry",
             Self::Bootstrap => "bootstrap",
             Self::Metrics => "metrics",
         }

@@ -44,6 +44,11 @@ pub fn assemble(edge: &Edge, roles: Vec<Role>) -> Assembly {
         internal = internal.nest(&format!("/{}", role.name), inner);
         workers.extend(role.workers);
         let name = role.name.as_str();
+        for collector in role.collectors {
+            if let Err(error) = edge.metrics().registry().register(collector) {
+                tracing::error!(role = name, %error, "figures of this role are not shown");
+            }
+        }
         readiness.extend(role.readiness.into_iter().map(|check| (name, check)));
     }
     let (router, mut openapi) = documented.split_for_parts();

@@ -17,6 +17,8 @@ pub struct Role {
     pub internal: axum::Router,
     pub workers: Vec<Worker>,
     pub readiness: Vec<Check>,
+    /// Figures of its own, beside those of requests.
+    pub collectors: Vec<Box<dyn prometheus::core::Collector>>,
 }
 
 impl Role {
@@ -28,6 +30,7 @@ impl Role {
             internal: axum::Router::new(),
             workers: Vec::new(),
             readiness: Vec::new(),
+            collectors: Vec::new(),
         }
     }
     #[must_use]
@@ -48,6 +51,14 @@ impl Role {
     #[must_use]
     pub fn workers(mut self, workers: impl IntoIterator<Item = Worker>) -> Self {
         self.workers.extend(workers);
+        self
+    }
+    #[must_use]
+    pub fn collectors(
+        mut self,
+        collectors: impl IntoIterator<Item = Box<dyn prometheus::core::Collector>>,
+    ) -> Self {
+        self.collectors.extend(collectors);
         self
     }
     #[must_use]

@@ -94,6 +94,32 @@ pub fn decompress(payload: &[u8], raw_len: usize) -> Result<Vec<u8>, DecompressE
     if raw.len() == raw_len { Ok(raw) } else { Err(DecompressError) }
 }
 
+/// Reusable decompression state of one thread.
+#[derive(Default)]
+pub struct Decompressor(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Decompressor {
+    /// Undoes zstd into `raw`, which is overwritten; the result has exactly `raw_len` bytes.
+    pub fn decompress_into(
+        &mut self,
+        payload: &[u8],
+        raw_len: usize,
+        raw: &mut Vec<u8>,
+    ) -> Result<(), DecompressError> {
+        raw.clear();
+        if raw_len > MAX_FRAME_RAW {
+            return Err(DecompressError);
+        }
+        raw.reserve_exact(raw_len);
+        let context = match &mut self.0 {
+            Some(context) => context,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(|_| DecompressError)?),
+        };
+        let length = context.decompress_to_buffer(payload, raw).map_err(|_| DecompressError)?;
+        if length == raw_len && raw.len() == raw_len { Ok(()) } else { Err(DecompressError) }
+    }
+}
+
 /// Whether four samples look like noise: the sum of squared byte counts of uniform noise is n²/256 + n; text,
 /// code and most structured data are at many times that, media and archives within a few per cent.
 fn looks_random(raw: &[u8]) -> bool {
@@ -130,5 +156,12 @@ mod tests {
         assert_eq!(decompress(payload, text.len()), Ok(text.clone()));
         assert_eq!(decompress(payload, text.len() - 1), Err(DecompressError));
         assert_eq!(decompress(payload, text.len() + 1), Err(DecompressError));
+        // A buffer that has more room from before makes no difference.
+        let (mut again, mut raw) = (Decompressor::default(), Vec::with_capacity(text.len() * 2));
+        for wrong in [text.len() - 1, text.len() + 1] {
+            assert_eq!(again.decompress_into(payload, wrong, &mut raw), Err(DecompressError));
+        }
+        assert_eq!(again.decompress_into(payload, text.len(), &mut raw), Ok(()));
+        assert_eq!(raw, text);
     }
 }

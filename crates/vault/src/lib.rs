@@ -29,6 +29,7 @@
 
 pub mod backup;
 pub mod cbor;
+pub mod certificate;
 pub mod chunk;
 pub mod compress;
 pub mod content;
@@ -43,6 +44,7 @@ pub mod layout;
 pub mod manifest;
 pub mod pack;
 pub mod receipt;
+pub mod repack;
 pub mod rescue;
 pub mod restore;
 pub mod scrub;

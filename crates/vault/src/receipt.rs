@@ -87,11 +87,11 @@ impl Receipt {
 
     /// Verifies, then decodes.
     pub fn open(bytes: &[u8], receipt_key: &[u8; 32]) -> Result<Self, ReceiptError> {
-        let payload = open(RECEIPT, bytes, receipt_key)?;
+        let payload = open_signed(RECEIPT, bytes, receipt_key)?;
         let mut reader = Reader::new(&payload);
         let r = &mut reader;
         let mut fields = Fields::enter(r)?;
-        version(&mut fields, r)?;
+        version_one(&mut fields, r)?;
         let mut id = |r: &mut Reader<'_>, key: u64| -> Result<[u8; 16], CborError> {
             fields.required(r, key)?;
             r.array_of()
@@ -153,11 +153,11 @@ impl ForgetRecord {
 
     /// Verifies, then decodes.
     pub fn open(bytes: &[u8], receipt_key: &[u8; 32]) -> Result<Self, ReceiptError> {
-        let payload = open(FORGET, bytes, receipt_key)?;
+        let payload = open_signed(FORGET, bytes, receipt_key)?;
         let mut reader = Reader::new(&payload);
         let r = &mut reader;
         let mut fields = Fields::enter(r)?;
-        version(&mut fields, r)?;
+        version_one(&mut fields, r)?;
         fields.required(r, 2)?;
         let tenant = TenantId::from_bytes(r.array_of()?);
         fields.required(r, 3)?;
@@ -178,12 +178,16 @@ impl ForgetRecord {
     }
 }
 
-fn open(domain: &str, bytes: &[u8], key: &[u8; 32]) -> Result<Vec<u8>, ReceiptError> {
+pub(crate) fn open_signed(
+    domain: &str,
+    bytes: &[u8],
+    key: &[u8; 32],
+) -> Result<Vec<u8>, ReceiptError> {
     let envelope = Envelope::decode(bytes)?;
     if envelope.verify(domain, key) { Ok(envelope.payload) } else { Err(ReceiptError::Untrusted) }
 }
 
-fn version(fields: &mut Fields, r: &mut Reader<'_>) -> Result<(), ReceiptError> {
+pub(crate) fn version_one(fields: &mut Fields, r: &mut Reader<'_>) -> Result<(), ReceiptError> {
     fields.required(r, 1)?;
     if r.u64()? == 1 { Ok(()) } else { Err(ReceiptError::Version) }
 }

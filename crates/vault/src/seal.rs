@@ -88,6 +88,16 @@ impl PackKeys {
     pub fn open_frame(&self, index: u32, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
         open(self.key(Use::Frames), index, aad, sealed)
     }
+    /// Opens frame `index` into `buffer`, which is overwritten.
+    pub fn open_frame_into(
+        &self,
+        index: u32,
+        aad: &[u8],
+        sealed: &[u8],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        open_into(self.key(Use::Frames), index, aad, sealed, buffer)
+    }
     /// Seals the directory copies, both at once: a pack has one directory, so this takes the counter away.
     pub fn seal_directories(
         &self,
@@ -158,16 +168,25 @@ fn seal(key: &[u8; 32], number: u32, aad: &[u8], buffer: &mut Vec<u8>) {
 }
 
 fn open(key: &[u8; 32], number: u32, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    let mut buffer = Vec::new();
+    open_into(key, number, aad, sealed, &mut buffer).map(|()| buffer)
+}
+
+fn open_into(
+    key: &[u8; 32],
+    number: u32,
+    aad: &[u8],
+    sealed: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), OpenError> {
     let cipher = Aes256Gcm::new(key.into());
-    let mut buffer = sealed.to_vec();
-    match cipher.decrypt_in_place(&nonce(number).into(), aad, &mut buffer) {
-        Ok(()) => Ok(buffer),
-        Err(_) => {
-            // Nothing unauthenticated leaves this function, not even in freed memory.
-            buffer.zeroize();
-            Err(OpenError)
-        }
-    }
+    buffer.clear();
+    buffer.extend_from_slice(sealed);
+    cipher.decrypt_in_place(&nonce(number).into(), aad, buffer).map_err(|_| {
+        // Nothing unauthenticated leaves this function, not even in freed memory.
+        buffer.zeroize();
+        OpenError
+    })
 }
 
 /// Seals a small constant under a key used for nothing else (the kit's canary).

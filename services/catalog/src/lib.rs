@@ -16,6 +16,7 @@ pub mod scrub;
 pub mod sessions;
 pub mod snapshots;
 pub mod state;
+pub mod steward;
 pub mod vaults;
 pub mod workloads;
 
@@ -54,6 +55,7 @@ pub fn role_of(app: &Arc<Catalog>) -> Role {
         .internal(workloads::http::internal(app.clone()))
         .workers(runtime::relay_workers(platform))
         .workers(workers(app))
+        .collectors(app.lock_figures.collectors())
         .ready_when(Check::database(&app.db))
 }
 
@@ -66,11 +68,14 @@ fn router(app: Arc<Catalog>) -> OpenApiRouter {
         .merge(snapshots::http::router())
         .merge(browse::http::router())
         .merge(restores::http::router())
+        .merge(collection::http::router())
+        .merge(steward::http::router())
         .with_state(app)
 }
 
 fn workers(app: &Arc<Catalog>) -> Vec<Worker> {
-    let (expiry, steward, abandon, keys) = (app.clone(), app.clone(), app.clone(), app.clone());
+    let (expiry, steward, keeper) = (app.clone(), app.clone(), app.clone());
+    let (abandon, keys) = (app.clone(), app.clone());
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
     vec![
         Worker::every("session_expiry", minute, move || {
@@ -80,6 +85,14 @@ fn workers(app: &Arc<Catalog>) -> Vec<Worker> {
         Worker::every("lock_steward", hour, move || {
             let app = steward.clone();
             async move { sessions::jobs::steward_round(&app).await }
+        }),
+        Worker::every("lock_keeper", hour, move || {
+            let app = keeper.clone();
+            async move {
+                let report = steward::round(&app, steward::BUDGET).await?;
+                // Failed ones alone would make it go on at once and for ever.
+                Ok::<_, error::Error>(report.left_over && report.extended > 0)
+            }
         }),
         Worker::every("pack_abandon", hour, move || {
             let app = abandon.clone();

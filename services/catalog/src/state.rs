@@ -13,7 +13,9 @@ use vault::{
 };
 use zeroize::Zeroizing;
 
-use crate::{browse::Readers, error::Error, snapshots::manifests::Manifests};
+use crate::{
+    browse::Readers, error::Error, snapshots::manifests::Manifests, steward::alarms::Figures,
+};
 
 /// What the catalog needs besides the platform.
 pub struct CatalogConfig {
@@ -35,6 +37,8 @@ pub enum StartError {
     Store(#[from] vault::store::StoreError),
     #[error("the platform's key wrapper cannot be opened")]
     KeyWrapper(#[from] vault::keys::KeyWrapperError),
+    #[error("the role's figures cannot be set up")]
+    Figures(#[from] prometheus::Error),
 }
 
 /// A checked lease.
@@ -50,6 +54,8 @@ pub struct Catalog {
     pub retention: RetentionRule,
     pub manifests: Manifests,
     pub readers: Readers,
+    /// Alarms about locks, counted.
+    pub lock_figures: Figures,
     /// Rung after a commit, so that receipts reach the bucket at once.
     pub receipts_waiting: Notify,
     platform: Platform,
@@ -75,6 +81,7 @@ impl Catalog {
             retention: config.retention,
             manifests: Manifests::default(),
             readers: Readers::default(),
+            lock_figures: Figures::new()?,
             receipts_waiting: Notify::new(),
             platform,
             roster_key: SigningKey::from_bytes(&config.roster_key_seed),

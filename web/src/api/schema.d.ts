@@ -554,6 +554,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/certificate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is known about the locks of a snapshot, without asking the store. */
+        get: operations["get_certificate"];
+        put?: never;
+        /**
+         * Asks the store about objects of a snapshot, those that waited longest first, up to 1000 a call: repeat until
+         *     `checked` equals `objects`.
+         */
+        post: operations["check_certificate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/entries": {
         parameters: {
             query?: never;
@@ -687,6 +708,40 @@ export interface paths {
         };
         /** What the key store holds, for the agent that owns the vault. */
         get: operations["get_vault_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/vaults/{vault_id}/repack-candidates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Half-dead packs of the newest snapshots that are worth repacking, those with most to gain first, at most 1000. */
+        get: operations["list_repack_candidates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/vaults/{vault_id}/retained-packs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Packs nothing needs that the store did not give up, with the date each is tried again at. */
+        get: operations["list_retained_packs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1042,6 +1097,45 @@ export interface components {
             /** @description Base64. */
             wrap: string;
         };
+        /**
+         * @description `GET` and `POST …/snapshots/{snapshot_id}/certificate`: what is known about the locks of everything the snapshot
+         *     needs, and the signed statement when all of it was found locked in the last 24 hours.
+         */
+        LockStanding: {
+            /**
+             * @description The signed certificate, base64, under the platform's receipt key; absent until every object was checked, and
+             *     while a violation stands.
+             */
+            certificate?: string | null;
+            /**
+             * Format: int64
+             * @description How many of them the store was asked about in the last 24 hours and found as recorded.
+             */
+            checked: number;
+            /** @description The earliest end of any of the locks, as the store last reported it. */
+            locked_until: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Packs and manifests the snapshot needs.
+             */
+            objects: number;
+            /** @description The promise made at commit. */
+            protect_until: components["schemas"]["Timestamp"];
+            snapshot_id: components["schemas"]["SnpId"];
+            /** @description What was found otherwise than recorded and still stands; at most 1000. */
+            violations: components["schemas"]["LockViolation"][];
+        };
+        /** @description An object that is not locked as it should be. */
+        LockViolation: {
+            detail: string;
+            /** @description Object key in the vault bucket. */
+            key: string;
+            /** @description `refused`, `unreached`, `missing`, `unlocked`, `short` or `altered`. */
+            kind: string;
+            pack_id: components["schemas"]["PckId"];
+            since: components["schemas"]["Timestamp"];
+            version_id: string;
+        };
         /** @description `GET /v1/me`. */
         Me: {
             email: string;
@@ -1154,6 +1248,22 @@ export interface components {
                  */
                 seq: number;
             })[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_RetainedPack: {
+            items: {
+                condemned_at?: components["schemas"]["Timestamp"] | null;
+                id: components["schemas"]["PckId"];
+                /** @description Object key in the vault bucket. */
+                key: string;
+                kind: components["schemas"]["PackKind"];
+                /** Format: int64 */
+                length: number;
+                /** @description As the store reported it; the deletion is tried again after this. */
+                retained_until: components["schemas"]["Timestamp"];
+            }[];
             /** @description Hand back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
         };
@@ -1348,6 +1458,26 @@ export interface components {
              */
             seq: number;
         };
+        /** @description A pack less than half of whose frames the newest snapshots use. */
+        RepackCandidate: {
+            /**
+             * Format: int64
+             * @description An estimate: only the sealed directory knows the lengths of frames.
+             */
+            dead_bytes: number;
+            /**
+             * Format: int32
+             * @description All but the padding.
+             */
+            frames: number;
+            /** Format: int32 */
+            live_frames: number;
+            pack: components["schemas"]["PackFacts"];
+        };
+        /** @description `GET …/vaults/{vault_id}/repack-candidates`. */
+        RepackCandidates: {
+            items: components["schemas"]["RepackCandidate"][];
+        };
         /** @description `POST …/snapshots/{snapshot_id}/restore-grants`. */
         RequestRestoreGrants: {
             /** @description Which packs of the snapshot; up to 256. Empty: the manifest chain alone. */
@@ -1357,6 +1487,18 @@ export interface components {
             /** @description The snapshot's manifest, then the manifests back to the last full list. */
             manifests: components["schemas"]["ReadGrant"][];
             packs: components["schemas"]["ReadGrant"][];
+        };
+        /** @description `GET …/vaults/{vault_id}/retained-packs`: a pack nothing needs that the store did not give up. */
+        RetainedPack: {
+            condemned_at?: components["schemas"]["Timestamp"] | null;
+            id: components["schemas"]["PckId"];
+            /** @description Object key in the vault bucket. */
+            key: string;
+            kind: components["schemas"]["PackKind"];
+            /** Format: int64 */
+            length: number;
+            /** @description As the store reported it; the deletion is tried again after this. */
+            retained_until: components["schemas"]["Timestamp"];
         };
         /** @description `POST /v1/auth/revoke`: ends the session this refresh token belongs to. Always 204. */
         RevokeRequest: {
@@ -2775,6 +2917,74 @@ export interface operations {
             };
         };
     };
+    get_certificate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The locks as last checked, and the certificate if all were */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LockStanding"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    check_certificate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The locks as found, and the certificate if all were checked */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LockStanding"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_entries: {
         parameters: {
             query?: {
@@ -3131,6 +3341,79 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["VaultKeys"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_repack_candidates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The vault */
+                vault_id: components["schemas"]["VltId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Packs with their live and dead parts */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RepackCandidates"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_retained_packs: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The vault */
+                vault_id: components["schemas"]["VltId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of packs, by id */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_RetainedPack"];
                 };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */

@@ -5,7 +5,7 @@
 //! it, or as one of the last good ones. Slots come from the commit and the last good ones are counted by days, so
 //! whoever floods a workload with snapshots pushes none of the earlier ones out.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DAY, RetentionRule, Slot};
 use crate::time::Timestamp;
@@ -64,6 +64,8 @@ pub enum Guard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate<K> {
     pub id: K,
+    /// Place in the workload's chain: the order of commits, whatever a clock said.
+    pub seq: u64,
     pub committed_at: Timestamp,
     /// As assigned at its commit.
     pub slots: Vec<Slot>,
@@ -130,7 +132,7 @@ pub fn plan<K: Copy + Ord>(
     now: Timestamp,
 ) -> Plan<K> {
     let mut ordered: Vec<&Candidate<K>> = snapshots.iter().collect();
-    ordered.sort_by_key(|snapshot| (snapshot.committed_at, snapshot.id));
+    ordered.sort_by_key(|snapshot| (snapshot.seq, snapshot.id));
     let good = last_good(&ordered);
     let first_of_last = ordered.len().saturating_sub(rule.keep_last as usize);
     let mut plan = Plan { keep: Vec::new(), protected: Vec::new(), expire: Vec::new() };
@@ -202,15 +204,11 @@ fn last_good<K: Copy + Ord>(ordered: &[&Candidate<K>]) -> BTreeSet<K> {
 }
 
 fn first_of_days<K: Copy + Ord>(ordered: &[&Candidate<K>], quality: Quality) -> Vec<K> {
-    let day = |snapshot: &Candidate<K>| Slot::Day.period(snapshot.committed_at);
-    let mut firsts: Vec<(Reverse<i64>, K)> = Vec::new();
+    let mut firsts: BTreeMap<i64, K> = BTreeMap::new();
     for snapshot in ordered.iter().filter(|snapshot| snapshot.quality == quality) {
-        if firsts.last().is_none_or(|(last, _)| last.0 != day(snapshot)) {
-            firsts.push((Reverse(day(snapshot)), snapshot.id));
-        }
+        firsts.entry(Slot::Day.period(snapshot.committed_at)).or_insert(snapshot.id);
     }
-    firsts.sort_unstable();
-    firsts.into_iter().take(GOOD_DAYS).map(|(_, id)| id).collect()
+    firsts.into_values().rev().take(GOOD_DAYS).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod write;
 
 pub use directory::{Directory, FrameInfo, Part};
 pub use header::{HEADER_LEN, Header};
-pub use read::{OpenPack, PackError, TAIL_LEN};
+pub use read::{Decoder, OpenPack, PackError, TAIL_LEN};
 pub use write::{FrameTicket, PackBuilder, SealedFrame};
 
 use bytes::Bytes;

@@ -8,7 +8,7 @@ use super::{
     write::{FRAME_HEAD, directory_aad},
 };
 use crate::{
-    compress::{Codec, decompress},
+    compress::{Codec, Decompressor},
     id::{ChunkId, FrameKind, IdKeys, Sha256},
     keys::VaultKeys,
     seal::PackKeys,
@@ -257,12 +257,43 @@ impl OpenPack {
 
     /// Authenticates and decodes frame `index` from its sealed bytes. The caller compares the id.
     pub fn frame(&self, index: u32, sealed: &[u8]) -> Result<Vec<u8>, PackError> {
+        let mut decoder = Decoder::default();
+        match self.payload(&mut decoder, index, sealed)? {
+            Codec::Raw => {
+                decoder.plain.drain(..FRAME_HEAD);
+                Ok(decoder.plain)
+            }
+            Codec::Zstd => Ok(decoder.raw),
+        }
+    }
+
+    /// [`Self::frame`] into the buffers of a thread that decodes many.
+    pub fn frame_with<'d>(
+        &self,
+        decoder: &'d mut Decoder,
+        index: u32,
+        sealed: &[u8],
+    ) -> Result<&'d [u8], PackError> {
+        match self.payload(decoder, index, sealed)? {
+            Codec::Raw => decoder.plain.get(FRAME_HEAD..).ok_or(PackError::Decode),
+            Codec::Zstd => Ok(&decoder.raw),
+        }
+    }
+
+    /// Raw content ends up in `plain` after its head, compressed content decompressed in `raw`.
+    fn payload(
+        &self,
+        decoder: &mut Decoder,
+        index: u32,
+        sealed: &[u8],
+    ) -> Result<Codec, PackError> {
         let info = self.info(index)?;
         if sealed.len() != info.sealed_len as usize {
             return Err(PackError::Frame);
         }
+        let Decoder { plain, raw, zstd } = decoder;
         let aad = frame_aad(&self.hash, info.kind, index, &info.id);
-        let mut plain = self.keys.open_frame(index, &aad, sealed).map_err(|_| PackError::Frame)?;
+        self.keys.open_frame_into(index, &aad, sealed, plain).map_err(|_| PackError::Frame)?;
         let head = plain.get(..FRAME_HEAD).ok_or(PackError::Decode)?;
         let codec = Codec::from_code(head[0]).ok_or(PackError::Version)?;
         if head[1..] != info.raw_len.to_be_bytes() {
@@ -270,14 +301,22 @@ impl OpenPack {
         }
         let raw_len = info.raw_len as usize;
         match codec {
-            Codec::Raw if plain.len() - FRAME_HEAD == raw_len => {
-                plain.drain(..FRAME_HEAD);
-                Ok(plain)
-            }
+            Codec::Raw if plain.len() - FRAME_HEAD == raw_len => Ok(codec),
             Codec::Raw => Err(PackError::Decode),
-            Codec::Zstd => decompress(&plain[FRAME_HEAD..], raw_len).map_err(|_| PackError::Decode),
+            Codec::Zstd => match zstd.decompress_into(&plain[FRAME_HEAD..], raw_len, raw) {
+                Ok(()) => Ok(codec),
+                Err(_) => Err(PackError::Decode),
+            },
         }
     }
+}
+
+/// Buffers and decompression state of one thread.
+#[derive(Default)]
+pub struct Decoder {
+    plain: Vec<u8>,
+    raw: Vec<u8>,
+    zstd: Decompressor,
 }
 
 fn same_frames(first: &Directory, second: &Directory) -> bool {

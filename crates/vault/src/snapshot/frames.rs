@@ -1,4 +1,8 @@
 //! Frames by chunk id, out of the packs of one set.
+//!
+//! Owns what is kept of packs and frames while a snapshot is read. Invariant: open packs and decoded frames are held
+//! up to a fixed number of bytes; of every directory that was read 16 bytes per frame stay, as a hint that whoever
+//! reads compares with the directory itself.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -12,19 +16,25 @@ use crate::{
     index::ChunkIndex,
     keys::VaultKeys,
     manifest::{PackRef, PackSet},
-    pack::{OpenPack, PackError, PackKind},
+    pack::{Decoder, OpenPack, PackError, PackKind},
 };
 
 /// Metadata frames are read this many bytes at a time: neighbours in the pack are neighbours in the tree.
 const WINDOW: u64 = 256 << 10;
 /// Decoded frames kept, in bytes.
-const CACHE: usize = 32 << 20;
+const CACHE: usize = 16 << 20;
+/// Open packs kept, in bytes of their directories.
+const OPEN: usize = 16 << 20;
+/// Directories read at once when a frame has to be looked for.
+const SEARCHERS: usize = 8;
 
 /// Reads frames by id. Shared by everything that reads a snapshot; cheap to share between threads.
 pub struct Frames {
     keys: Arc<VaultKeys>,
     ids: IdKeys,
-    packs: BTreeMap<Sha256, PackRef>,
+    /// In order of their ids, which is about the order they were made in.
+    packs: Vec<PackRef>,
+    numbers: BTreeMap<Sha256, u32>,
     source: Arc<dyn PackSource>,
     index: Option<Arc<ChunkIndex>>,
     state: Mutex<State>,
@@ -32,9 +42,56 @@ pub struct Frames {
 
 #[derive(Default)]
 struct State {
-    open: HashMap<Sha256, Arc<OpenPack>>,
-    located: HashMap<ChunkId, (Sha256, u32)>,
+    open: Open,
+    /// By the first bytes of a chunk's id: number of the pack and of the frame. Ids may begin alike.
+    located: HashMap<u64, (u32, u32)>,
+    /// By number: the pack's directory is in `located`.
+    seen: Vec<bool>,
     cache: Cache,
+}
+
+impl State {
+    fn is_seen(&self, number: u32) -> bool {
+        self.seen.get(number as usize).copied().unwrap_or(false)
+    }
+}
+
+/// Open packs; those not used longest go first.
+#[derive(Default)]
+struct Open {
+    packs: HashMap<u32, Held>,
+    bytes: usize,
+    uses: u64,
+}
+
+struct Held {
+    pack: Arc<OpenPack>,
+    bytes: usize,
+    used: u64,
+}
+
+impl Open {
+    fn get(&mut self, number: u32) -> Option<Arc<OpenPack>> {
+        self.uses += 1;
+        let held = self.packs.get_mut(&number)?;
+        held.used = self.uses;
+        Some(Arc::clone(&held.pack))
+    }
+    fn insert(&mut self, number: u32, pack: Arc<OpenPack>) {
+        self.uses += 1;
+        let frames = &pack.directory.frames;
+        let parts: usize = frames.iter().map(|frame| frame.parts.len()).sum();
+        let bytes = frames.len() * (size_of::<crate::pack::FrameInfo>() + size_of::<u64>())
+            + parts * size_of::<crate::pack::Part>();
+        let held = Held { pack, bytes, used: self.uses };
+        self.bytes += bytes;
+        self.bytes -= self.packs.insert(number, held).map_or(0, |before| before.bytes);
+        while self.bytes > OPEN && self.packs.len() > 1 {
+            let Some(oldest) = self.packs.iter().min_by_key(|(_, held)| held.used) else { return };
+            let oldest = *oldest.0;
+            self.bytes -= self.packs.remove(&oldest).map_or(0, |held| held.bytes);
+        }
+    }
 }
 
 /// Frames in order of arrival; the oldest go first.
@@ -69,8 +126,10 @@ impl Frames {
         index: Option<Arc<ChunkIndex>>,
     ) -> Self {
         let ids = IdKeys::new(keys.id_secret());
-        let packs = set.iter().map(|pack| (pack.sha256, pack.clone())).collect();
-        Self { keys, ids, packs, source, index, state: Mutex::default() }
+        let mut packs: Vec<PackRef> = set.iter().cloned().collect();
+        packs.sort_by_key(|pack| pack.id);
+        let numbers = (0_u32..).zip(&packs).map(|(number, pack)| (pack.sha256, number)).collect();
+        Self { keys, ids, packs, numbers, source, index, state: Mutex::default() }
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,10 +142,17 @@ impl Frames {
     }
     /// The packs of the snapshot.
     pub fn packs(&self) -> impl Iterator<Item = &PackRef> {
-        self.packs.values()
+        self.packs.iter()
     }
     pub fn pack_ref(&self, sha256: &Sha256) -> Option<&PackRef> {
-        self.packs.get(sha256)
+        self.numbered(self.number(sha256)?)
+    }
+    /// The place of a pack in [`Self::packs`].
+    pub(crate) fn number(&self, sha256: &Sha256) -> Option<u32> {
+        self.numbers.get(sha256).copied()
+    }
+    pub(crate) fn numbered(&self, number: u32) -> Option<&PackRef> {
+        self.packs.get(number as usize)
     }
 
     /// Bytes of a pack as they are stored.
@@ -97,10 +163,11 @@ impl Frames {
         if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(damaged(pack, PackError::Short)) }
     }
 
-    /// A pack with its directory; read once.
+    /// A pack with its directory; kept for a while.
     pub fn open(&self, pack: &PackRef) -> Result<Arc<OpenPack>, ReadError> {
-        if let Some(open) = self.state().open.get(&pack.sha256) {
-            return Ok(Arc::clone(open));
+        let number = self.number(&pack.sha256);
+        if let Some(open) = number.and_then(|number| self.state().open.get(number)) {
+            return Ok(open);
         }
         let read = |range| self.read(pack, range).map_err(Opening::Read);
         let opened = OpenPack::open(&self.keys, pack.kind, pack.length, read);
@@ -118,57 +185,88 @@ impl Frames {
 
     /// Takes over a pack of the set that somebody else has opened already.
     pub(crate) fn adopt(&self, pack: Sha256, opened: &Arc<OpenPack>) {
+        let Some(number) = self.number(&pack) else { return };
         let mut state = self.state();
-        for (at, frame) in (0_u32..).zip(&opened.directory.frames) {
-            state.located.entry(frame.id).or_insert((pack, at));
+        if !state.is_seen(number) {
+            for (at, frame) in (0_u32..).zip(&opened.directory.frames) {
+                state.located.entry(hint(&frame.id)).or_insert((number, at));
+            }
+            state.seen.resize(self.packs.len(), false);
+            state.seen.get_mut(number as usize).into_iter().for_each(|seen| *seen = true);
         }
-        state.open.insert(pack, Arc::clone(opened));
+        state.open.insert(number, Arc::clone(opened));
     }
 
     /// The pack and the number of the frame that is said to hold `id`. What the index says is taken as it is: whoever
     /// reads compares with the pack's own directory ([`OpenPack::holds`]).
     pub fn locate(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
-        if let Some(place) = self.opened(id) {
-            return Ok(place);
+        if let Some((pack, frame)) = self.opened(id)
+            && pack.kind == kind
+        {
+            return Ok((pack, frame));
         }
         if let Some(index) = &self.index
             && let Some(place) = index.chunk(id)
             && let Some(known) = index.pack(place.pack)
-            && let Some(pack) = self.packs.get(&known.sha256)
+            && let Some(pack) = self.pack_ref(&known.sha256)
         {
             return Ok((pack, place.frame));
         }
         self.search(id, kind)
     }
 
-    /// A frame among the directories that were read.
+    /// A frame that is likely the one, among the directories that were read.
     fn opened(&self, id: &ChunkId) -> Option<(&PackRef, u32)> {
-        let (sha256, frame) = self.state().located.get(id).copied()?;
-        Some((self.packs.get(&sha256)?, frame))
+        let (number, frame) = self.state().located.get(&hint(id)).copied()?;
+        Some((self.numbered(number)?, frame))
     }
 
     /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
     /// frame.
     fn search(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
-        if let Some(place) = self.opened(id) {
-            return Ok(place);
+        if let Some((pack, at)) = self.opened(id)
+            && self.position(pack, id).is_ok_and(|found| found == Some(at))
+        {
+            return Ok((pack, at));
         }
+        let wanted = |number: &u32| self.numbered(*number).is_some_and(|pack| pack.kind == kind);
+        let all: Vec<u32> = self.numbers.values().copied().filter(wanted).collect();
+        let (seen, unseen): (Vec<u32>, Vec<u32>) =
+            all.into_iter().partition(|number| self.state().is_seen(*number));
         let mut unreadable = None;
-        for pack in self.packs.values().filter(|pack| pack.kind == kind) {
-            if self.state().open.contains_key(&pack.sha256) {
-                continue;
-            }
-            match self.open(pack) {
-                Ok(open) => {
-                    let at = open.directory.frames.iter().position(|frame| frame.id == *id);
-                    if let Some(at) = at {
-                        return Ok((pack, u32::try_from(at).unwrap_or(u32::MAX)));
-                    }
+        // What was seen comes last: it holds the frame only if two ids begin alike.
+        for batch in unseen.chunks(SEARCHERS).chain(seen.chunks(SEARCHERS)) {
+            for (number, found) in self.positions(batch, id) {
+                match (found, self.numbered(number)) {
+                    (Ok(Some(at)), Some(pack)) => return Ok((pack, at)),
+                    (Err(error), _) => drop(unreadable.get_or_insert(error)),
+                    _ => {}
                 }
-                Err(error) => drop(unreadable.get_or_insert(error)),
             }
         }
         Err(unreadable.unwrap_or(ReadError::Unlocated(*id)))
+    }
+
+    /// Where the frame is in each of some packs, which are opened side by side.
+    fn positions(&self, batch: &[u32], id: &ChunkId) -> Vec<(u32, Result<Option<u32>, ReadError>)> {
+        let look = |number: u32| match self.numbered(number) {
+            Some(pack) => (number, self.position(pack, id)),
+            None => (number, Ok(None)),
+        };
+        if let [number] = batch {
+            return vec![look(*number)];
+        }
+        std::thread::scope(|scope| {
+            let searchers: Vec<_> =
+                batch.iter().map(|number| scope.spawn(move || look(*number))).collect();
+            searchers.into_iter().filter_map(|searcher| searcher.join().ok()).collect()
+        })
+    }
+
+    fn position(&self, pack: &PackRef, id: &ChunkId) -> Result<Option<u32>, ReadError> {
+        let open = self.open(pack)?;
+        let at = open.directory.frames.iter().position(|frame| frame.id == *id);
+        Ok(at.and_then(|at| u32::try_from(at).ok()))
     }
 
     /// The open pack and the number of the frame that holds `id` by the pack's own directory: a wrong index costs a
@@ -243,17 +341,36 @@ impl Frames {
         bytes: &[u8],
         start: u64,
     ) -> Result<Arc<Vec<u8>>, ReadError> {
+        let mut decoder = Decoder::default();
+        let raw = self.decode_with(&mut decoder, (pack, open), at, bytes, start)?;
+        Ok(Arc::new(raw.to_vec()))
+    }
+
+    /// [`Self::decode`] into the buffers of a thread that decodes many.
+    pub fn decode_with<'d>(
+        &self,
+        decoder: &'d mut Decoder,
+        (pack, open): (&PackRef, &OpenPack),
+        at: u32,
+        bytes: &[u8],
+        start: u64,
+    ) -> Result<&'d [u8], ReadError> {
         let broken = |error| damaged(pack, error);
         let (info, range) = (open.info(at).map_err(broken)?, open.range(at).map_err(broken)?);
         let from = range.start.checked_sub(start).map(|from| from as usize);
         let to = range.end.checked_sub(start).map(|to| to as usize);
         let sealed = from.zip(to).and_then(|(from, to)| bytes.get(from..to));
-        let raw = open.frame(at, sealed.ok_or(broken(PackError::Short))?).map_err(broken)?;
-        if !self.ids.matches(info.kind, &info.id, &raw) {
+        let sealed = sealed.ok_or(broken(PackError::Short))?;
+        let raw = open.frame_with(decoder, at, sealed).map_err(broken)?;
+        if !self.ids.matches(info.kind, &info.id, raw) {
             return Err(ReadError::WrongId(info.id));
         }
-        Ok(Arc::new(raw))
+        Ok(raw)
     }
+}
+
+fn hint(id: &ChunkId) -> u64 {
+    id.0.iter().take(8).fold(0, |hint, byte| (hint << 8) | u64::from(*byte))
 }
 
 /// The packs a kind of frame is in.

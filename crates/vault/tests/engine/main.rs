@@ -16,6 +16,8 @@ mod memory;
 mod model;
 mod mutate;
 mod parsers;
+mod reading;
+mod repack;
 mod rescue;
 mod roundtrip;
 mod scale;

@@ -3,14 +3,23 @@
 //!
 //! Invariants (R4): a pack is condemned only when no committed snapshot needs it; it is deleted only by a
 //! warrant out of a transaction that held its row lock, after grace and lock, when no session that was
-//! open before the condemning is open still; while a tenant is frozen none of it happens.
+//! open before the condemning is open still; while a tenant is frozen none of it happens. What lets snapshots go
+//! is [`letting_go`]; what "needed" means is the view `catalog.pack_needs` and nothing else.
 
+pub mod expiry_store;
+pub mod http;
+pub mod letting_go;
+pub mod repack;
 pub mod store;
 
 use std::time::Duration;
 
-use authz::Scope;
-use domain::{EventId, PackId, SnapshotId, Timestamp, VaultId};
+use api::{
+    catalog::{PackKind, RetainedPack},
+    page::{Page, PageQuery},
+};
+use authz::{Permit, Scope, actions::VaultRead};
+use domain::{EventId, PackId, Timestamp, VaultId};
 use pg::{AuditEvent, OperationalReason, TenantTx};
 use uuid::Uuid;
 use vault::{
@@ -18,10 +27,17 @@ use vault::{
     store::Deletion,
 };
 
-use crate::{error::Error, state::Catalog, vaults};
+use crate::{
+    error::Error,
+    snapshots::{bad_cursor, cursor, page_limit, read_cursor},
+    state::Catalog,
+    vaults,
+};
 
 /// How long a pack stays condemned.
 pub const GRACE: Duration = Duration::from_secs(7 * 86_400);
+/// A deletion that was begun and not recorded as done is taken up again after this.
+pub const UNFINISHED_AFTER: Duration = Duration::from_secs(3_600);
 /// Rows handled in one transaction.
 const BATCH: i64 = 500;
 
@@ -49,22 +65,6 @@ async fn begin(app: &Catalog, scope: Scope) -> Result<TenantTx, CollectError> {
 fn event(app: &Catalog, now: Timestamp, action: &'static str, vault: VaultId) -> AuditEvent {
     let actor = crate::reconciler();
     AuditEvent::new(EventId::fresh(&*app.ids, now), now, &actor, action, "vault", &vault)
-}
-
-/// Softly expires a snapshot past its promise, unless a backup builds on it. Says whether it did.
-///
-/// # Errors
-/// [`CollectError`].
-pub async fn expire(app: &Catalog, scope: Scope, id: SnapshotId) -> Result<bool, CollectError> {
-    let now = app.clock.now();
-    let mut tx = begin(app, scope).await?;
-    if !store::set_expired(&mut tx, id, now).await? {
-        return Ok(false);
-    }
-    let actor = crate::reconciler();
-    let event_id = EventId::fresh(&*app.ids, now);
-    tx.commit(AuditEvent::new(event_id, now, &actor, "snapshot.expired", "snapshot", &id)).await?;
-    Ok(true)
 }
 
 /// Condemns packs of a vault that nothing needs. Gives them.
@@ -100,7 +100,8 @@ pub async fn begin_delete(
 ) -> Result<Vec<DeleteWarrant>, CollectError> {
     let now = app.clock.now();
     let mut tx = begin(app, scope).await?;
-    let candidates = store::lock_deletable(&mut tx, vault, now - GRACE, now, BATCH).await?;
+    let mut candidates = store::lock_deletable(&mut tx, vault, now - GRACE, now, BATCH).await?;
+    candidates.extend(store::lock_unfinished(&mut tx, vault, now - UNFINISHED_AFTER, BATCH).await?);
     let claimed = store::set_deleting(&mut tx, &candidates, now).await?;
     let proofs = store::list_proofs(&mut tx, &claimed).await?;
     let warrants = proofs
@@ -135,27 +136,35 @@ fn far() -> Timestamp {
     Timestamp::from_unix_secs(253_402_300_000).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Carries out one warrant and records what the store said.
+/// Carries out one warrant and records what the store said. Not while the tenant is frozen.
 ///
 /// # Errors
-/// [`CollectError`]; the pack stays `deleting` and the step can be repeated.
+/// [`CollectError`]; the pack stays `deleting` and is taken up again later.
 pub async fn finish_delete(
     app: &Catalog,
     scope: Scope,
     warrant: &DeleteWarrant,
 ) -> Result<Deletion, CollectError> {
+    begin(app, scope).await?.rollback().await?;
     let outcome = app.store.delete_version(warrant).await.map_err(Error::from)?;
     let now = app.clock.now();
     let mut tx = TenantTx::begin(&app.db, scope).await?;
     match outcome {
-        Deletion::Deleted => store::set_deleted(&mut tx, warrant.pack(), now).await?,
+        Deletion::Deleted => {
+            store::set_deleted(&mut tx, warrant.pack(), now).await?;
+            tx.commit_operational(OperationalReason::PackBookkeeping).await?;
+        }
         Deletion::Retained { until } => {
             tracing::error!(pack = %warrant.pack(), "the store refused a delete: its lock is longer than ours");
             // Held without a date: looked at again after a grace.
-            store::set_retained(&mut tx, warrant.pack(), until.unwrap_or(now + GRACE)).await?
+            let again = until.unwrap_or(now + GRACE);
+            store::set_retained(&mut tx, warrant.pack(), again).await?;
+            let id = EventId::fresh(&*app.ids, now);
+            let actor = crate::reconciler();
+            let event = AuditEvent::new(id, now, &actor, "pack.retained", "pack", &warrant.pack());
+            tx.commit(event.detail("again_at", again)).await?;
         }
-    };
-    tx.commit_operational(OperationalReason::PackBookkeeping).await?;
+    }
     Ok(outcome)
 }
 
@@ -175,4 +184,34 @@ pub async fn declare_lost(
     let lost = store::set_lost(&mut tx, vault, &ids).await?;
     tx.commit(event(app, now, "packs.lost", vault).detail("packs", lost)).await?;
     Ok(lost)
+}
+
+/// Packs of a vault that the store did not give up, each with the date it is tried again at.
+///
+/// # Errors
+/// `not_found` for a vault the caller does not see; `validation` for a bad cursor.
+pub async fn list_retained(
+    app: &Catalog,
+    permit: &Permit<VaultRead>,
+    vault: VaultId,
+    query: &PageQuery,
+) -> Result<Page<RetainedPack>, Error> {
+    let limit = page_limit(query.limit);
+    let parse = |text: &str| read_cursor(text)?.parse::<PackId>().map_err(|_| bad_cursor());
+    let after = query.cursor.as_deref().map(parse).transpose()?;
+    vaults::get(app, permit, vault).await?;
+    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
+    let mut rows = store::list_retained(&mut tx, vault, after, i64::from(limit) + 1).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let last = rows.last().filter(|_| more).map(|row| PackId::from_uuid(row.id));
+    let items = rows.into_iter().map(|row| RetainedPack {
+        id: PackId::from_uuid(row.id),
+        kind: PackKind::parse(&row.kind).unwrap_or(PackKind::Data),
+        length: row.length.unsigned_abs(),
+        key: row.object_key,
+        condemned_at: row.condemned_at.map(Timestamp::from),
+        retained_until: row.lock_until.map_or_else(far, Timestamp::from),
+    });
+    Ok(Page { items: items.collect(), next_cursor: last.map(|id| cursor(&id.to_string())) })
 }

@@ -1,12 +1,13 @@
 //! SQL of collection. Each step locks the pack rows first and looks for references in a second statement:
 //! a reference committed before the lock was granted is then seen, and none can be committed after it.
 
-use domain::{PackId, SnapshotId, Timestamp, VaultId};
+use domain::{PackId, Timestamp, VaultId};
 use pg::TenantTx;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Rows of packs nothing seems to need any more, locked; those in use must not fill the batch. Rows somebody else holds are left for the next time.
+/// Rows of packs nothing seems to need any more, locked; those in use must not fill the batch. Rows somebody else
+/// holds are left for the next time.
 pub async fn lock_condemnable(
     tx: &mut TenantTx,
     vault: VaultId,
@@ -14,13 +15,9 @@ pub async fn lock_condemnable(
 ) -> Result<Vec<Uuid>, pg::Error> {
     Ok(sqlx::query_scalar!(
         "SELECT id FROM catalog.packs p WHERE tenant_id = $1 AND vault_id = $2 AND state IN ('uploaded', 'live')
-           AND NOT EXISTS (SELECT FROM catalog.sessions s WHERE s.tenant_id = p.tenant_id AND s.vault_id = p.vault_id
-                           AND s.state = 'open' AND p.state = 'uploaded')
-           AND NOT EXISTS (
-               SELECT FROM catalog.snapshot_packs r
-               JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
-                    AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq) AND s.state = 'committed'
-               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id)
+           AND NOT EXISTS (SELECT FROM catalog.pack_needs n WHERE n.tenant_id = p.tenant_id AND n.pack_id = p.id)
+           AND (p.state = 'live'
+                OR NOT EXISTS (SELECT FROM catalog.pack_sessions o WHERE o.tenant_id = p.tenant_id AND o.pack_id = p.id))
          ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED",
         tx.tenant().uuid(),
         vault.uuid(),
@@ -30,7 +27,7 @@ pub async fn lock_condemnable(
     .await?)
 }
 
-/// Condemns those of the locked rows that no committed snapshot needs. Gives them.
+/// Condemns those of the locked rows that nothing needs. Gives them.
 pub async fn set_condemned(
     tx: &mut TenantTx,
     ids: &[Uuid],
@@ -39,14 +36,9 @@ pub async fn set_condemned(
     Ok(sqlx::query_scalar!(
         "UPDATE catalog.packs p SET state = 'condemned', condemned_at = $3
          WHERE p.tenant_id = $1 AND p.id = ANY($2) AND p.state IN ('uploaded', 'live')
-           AND NOT EXISTS (
-               SELECT FROM catalog.snapshot_packs r
-               JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
-                    AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq) AND s.state = 'committed'
-               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id)
-           AND NOT EXISTS (
-               SELECT FROM catalog.sessions o WHERE o.tenant_id = p.tenant_id AND o.vault_id = p.vault_id
-                 AND o.state = 'open' AND p.state = 'uploaded')
+           AND NOT EXISTS (SELECT FROM catalog.pack_needs n WHERE n.tenant_id = p.tenant_id AND n.pack_id = p.id)
+           AND (p.state = 'live'
+                OR NOT EXISTS (SELECT FROM catalog.pack_sessions o WHERE o.tenant_id = p.tenant_id AND o.pack_id = p.id))
          RETURNING p.id",
         tx.tenant().uuid(),
         ids,
@@ -78,8 +70,27 @@ pub async fn lock_deletable(
     .await?)
 }
 
-/// Of the locked rows, those that no committed snapshot needs and that no session still open has known
-/// alive: from here on no commit can name them. Gives them.
+/// Rows whose deletion began before `before` and was never recorded as done, locked: the reaper stopped in between.
+pub async fn lock_unfinished(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    before: Timestamp,
+    limit: i64,
+) -> Result<Vec<Uuid>, pg::Error> {
+    Ok(sqlx::query_scalar!(
+        "SELECT id FROM catalog.packs WHERE tenant_id = $1 AND vault_id = $2 AND state = 'deleting' AND deleting_at < $3
+         ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED",
+        tx.tenant().uuid(),
+        vault.uuid(),
+        OffsetDateTime::from(before),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?)
+}
+
+/// Of the locked rows, those that nothing needs and that no session still open has known alive: from here on no
+/// commit can name them. Gives them.
 pub async fn set_deleting(
     tx: &mut TenantTx,
     ids: &[Uuid],
@@ -87,15 +98,9 @@ pub async fn set_deleting(
 ) -> Result<Vec<Uuid>, pg::Error> {
     Ok(sqlx::query_scalar!(
         "UPDATE catalog.packs p SET state = 'deleting', deleting_at = $3
-         WHERE p.tenant_id = $1 AND p.id = ANY($2) AND p.state IN ('condemned', 'retained')
-           AND NOT EXISTS (
-               SELECT FROM catalog.snapshot_packs r
-               JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
-                    AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq) AND s.state = 'committed'
-               WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id)
-           AND NOT EXISTS (
-               SELECT FROM catalog.sessions o WHERE o.tenant_id = p.tenant_id AND o.vault_id = p.vault_id
-                 AND o.state = 'open' AND o.opened_at <= p.condemned_at)
+         WHERE p.tenant_id = $1 AND p.id = ANY($2) AND p.state IN ('condemned', 'retained', 'deleting')
+           AND NOT EXISTS (SELECT FROM catalog.pack_needs n WHERE n.tenant_id = p.tenant_id AND n.pack_id = p.id)
+           AND NOT EXISTS (SELECT FROM catalog.pack_sessions o WHERE o.tenant_id = p.tenant_id AND o.pack_id = p.id)
          RETURNING p.id",
         tx.tenant().uuid(),
         ids,
@@ -122,13 +127,10 @@ pub async fn list_proofs(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<ProofRow
     Ok(sqlx::query_as!(
         ProofRow,
         r#"SELECT p.id, p.state, p.object_key, p.version_id, p.lock_until, p.condemned_at,
-                  (SELECT count(*) FROM catalog.snapshot_packs r
-                   JOIN catalog.snapshots s ON s.tenant_id = r.tenant_id AND s.workload_id = r.workload_id
-                        AND s.seq >= r.first_seq AND (r.last_seq IS NULL OR s.seq <= r.last_seq)
-                        AND s.state = 'committed'
-                   WHERE r.tenant_id = p.tenant_id AND r.pack_id = p.id) AS "live_references!",
-                  (SELECT count(*) FROM catalog.sessions o WHERE o.tenant_id = p.tenant_id AND o.vault_id = p.vault_id
-                     AND o.state = 'open' AND o.opened_at <= p.condemned_at) AS "older_sessions!"
+                  (SELECT count(*) FROM catalog.pack_needs n
+                   WHERE n.tenant_id = p.tenant_id AND n.pack_id = p.id) AS "live_references!",
+                  (SELECT count(*) FROM catalog.pack_sessions o
+                   WHERE o.tenant_id = p.tenant_id AND o.pack_id = p.id) AS "older_sessions!"
            FROM catalog.packs p WHERE p.tenant_id = $1 AND p.id = ANY($2) ORDER BY p.id"#,
         tx.tenant().uuid(),
         ids,
@@ -169,34 +171,6 @@ pub async fn set_retained(
     Ok(done.rows_affected())
 }
 
-/// Expires a snapshot unless a backup builds on it at this moment.
-pub async fn set_expired(
-    tx: &mut TenantTx,
-    id: SnapshotId,
-    now: Timestamp,
-) -> Result<bool, pg::Error> {
-    // The row first: a session that opens takes a share lock on its parent, so it is seen or it waits.
-    sqlx::query!(
-        "SELECT id FROM catalog.snapshots WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
-        tx.tenant().uuid(),
-        id.uuid(),
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    let done = sqlx::query!(
-        "UPDATE catalog.snapshots s SET state = 'expired', expired_at = $3
-         WHERE s.tenant_id = $1 AND s.id = $2 AND s.state = 'committed' AND s.protect_until <= $3
-           AND NOT EXISTS (SELECT FROM catalog.sessions o WHERE o.tenant_id = s.tenant_id AND o.parent_id = s.id
-                           AND o.state = 'open')",
-        tx.tenant().uuid(),
-        id.uuid(),
-        OffsetDateTime::from(now),
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
 /// Declares packs lost and raises the vault's damage epoch. The vault's row first, as a commit does.
 pub async fn set_lost(tx: &mut TenantTx, vault: VaultId, ids: &[Uuid]) -> Result<u64, pg::Error> {
     sqlx::query!(
@@ -224,4 +198,36 @@ pub async fn set_lost(tx: &mut TenantTx, vault: VaultId, ids: &[Uuid]) -> Result
     .execute(tx.conn())
     .await?;
     Ok(done.rows_affected())
+}
+
+/// A pack the store did not give up.
+#[derive(Debug, Clone)]
+pub struct RetainedRow {
+    pub id: Uuid,
+    pub kind: String,
+    pub length: i64,
+    pub object_key: String,
+    pub lock_until: Option<OffsetDateTime>,
+    pub condemned_at: Option<OffsetDateTime>,
+}
+
+/// Retained packs of a vault in id order from `after` on, with the date they are tried again at.
+pub async fn list_retained(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    after: Option<PackId>,
+    limit: i64,
+) -> Result<Vec<RetainedRow>, pg::Error> {
+    Ok(sqlx::query_as!(
+        RetainedRow,
+        "SELECT id, kind, length, object_key, lock_until, condemned_at FROM catalog.packs
+         WHERE tenant_id = $1 AND vault_id = $2 AND state = 'retained' AND ($3::uuid IS NULL OR id > $3)
+         ORDER BY id LIMIT $4",
+        tx.tenant().uuid(),
+        vault.uuid(),
+        after.map(PackId::uuid),
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?)
 }

@@ -125,11 +125,13 @@ pub async fn find_in_vault(
     .await?)
 }
 
-/// Packs this agent's earlier sessions confirmed and never committed: the next one uses them as they are.
+/// Packs this agent's earlier sessions confirmed and never committed: the next one uses them as they are. Condemned
+/// ones among them are those of `restarted`, whose grace began again for this session.
 pub async fn list_adoptable(
     tx: &mut TenantTx,
     vault: VaultId,
     agent: domain::AgentId,
+    restarted: &[PackId],
 ) -> Result<Vec<PackRow>, pg::Error> {
     Ok(sqlx::query_as!(
         PackRow,
@@ -137,12 +139,14 @@ pub async fn list_adoptable(
                   p.granted_lock_until, p.version_id, p.lock_until
            FROM catalog.packs p
            JOIN catalog.sessions s ON s.tenant_id = p.tenant_id AND s.id = p.session_id
-           WHERE p.tenant_id = $1 AND p.vault_id = $2 AND p.state = 'uploaded' AND p.kind <> 'manifest'
+           WHERE p.tenant_id = $1 AND p.vault_id = $2 AND p.kind <> 'manifest'
+             AND (p.state = 'uploaded' OR (p.state = 'condemned' AND p.id = ANY($4)))
              AND s.agent_id = $3 AND s.state <> 'open'
            ORDER BY p.id"#,
         tx.tenant().uuid(),
         vault.uuid(),
         agent.uuid(),
+        &restarted.iter().map(|id| id.uuid()).collect::<Vec<_>>(),
     )
     .fetch_all(tx.conn())
     .await?)

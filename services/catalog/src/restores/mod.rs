@@ -15,6 +15,7 @@ use runtime::Cx;
 use uuid::Uuid;
 
 use crate::{
+    collection::expiry_store,
     error::Error,
     objects,
     packs::store::PackRow,
@@ -26,6 +27,8 @@ use crate::{
 const MAX_PACKS: usize = 256;
 /// How long a read may be begun.
 const LIFE: Duration = Duration::from_secs(3_600);
+/// How long after that the snapshot counts as being read.
+const READING: Duration = Duration::from_secs(86_400);
 
 /// Grants reads of the manifest chain and of the named packs, all of which must belong to the snapshot.
 ///
@@ -56,6 +59,10 @@ pub async fn grant(
         manifests: sign(app, cx, &manifests).await?,
         packs: sign(app, cx, &packs).await?,
     };
+    // From here on it does not expire under whoever restores, verifies or mounts it.
+    if !expiry_store::set_in_use(&mut tx, id, cx.now() + LIFE + READING).await? {
+        return Err(Error::not_found());
+    }
     let event = cx
         .event("restore.granted", "snapshot", &id)
         .detail("packs", packs.len())

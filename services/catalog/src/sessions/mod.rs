@@ -25,6 +25,7 @@ use runtime::Cx;
 use vault::receipt::Receipt;
 
 use crate::{
+    collection::expiry_store,
     error::Error,
     packs, snapshots,
     state::{Catalog, Lease},
@@ -34,6 +35,8 @@ pub use store::{End, NewSession, SessionRow};
 
 /// How often an agent says that it is still there.
 pub const HEARTBEAT_S: u32 = 60;
+/// How long after its upload a condemned pack can still be adopted: no longer than a session may last.
+const ADOPTABLE: std::time::Duration = jobs::LONGEST;
 /// Packs outside the parent that a session is told about.
 const MAX_KNOWN: i64 = 10_000;
 
@@ -108,7 +111,10 @@ pub async fn open(
         Some(row) => Some(source(&mut tx, &row).await?),
         None => None,
     };
-    let adopted = packs::store::list_adoptable(&mut tx, vault, agent).await?;
+    // Whoever condemned them since counts this session as older: they stay while it is open.
+    let restarted =
+        expiry_store::restart_grace(&mut tx, vault, agent, now - ADOPTABLE, now).await?;
+    let adopted = packs::store::list_adoptable(&mut tx, vault, agent, &restarted).await?;
     let frozen = guard_rollback(app, cx, &mut tx, body.last_receipt.as_deref()).await?;
     match frozen {
         Some(event) => tx.commit(event).await?,

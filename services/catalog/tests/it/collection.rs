@@ -1,7 +1,7 @@
 //! Condemning and deleting, by time travel.
 
 use api::Code;
-use catalog::collection::{GRACE, begin_delete, condemn, expire, finish_delete};
+use catalog::collection::{GRACE, begin_delete, condemn, finish_delete};
 use vault::store::Deletion;
 
 use crate::support::{DAY, Made, code_of, world};
@@ -69,7 +69,7 @@ async fn a_session_open_since_before_the_condemning_stops_the_deletion() {
     let first = world.backup(&agent, &mut chain, 1, &[]).await;
     world.backup(&agent, &mut Vec::new(), 0, &[]).await;
     world.advance(400 * DAY);
-    assert!(expire(&world.catalog, agent.scope(), first.snapshot.id).await.expect("expired"));
+    world.let_go(&agent, first.snapshot.id).await;
     let session = world.try_open(&agent, 9, None).await.expect("session");
     let condemned = condemn(&world.catalog, agent.scope(), agent.vault).await.expect("condemned");
     assert_eq!(condemned.len(), 2);
@@ -95,14 +95,14 @@ async fn the_parent_of_an_open_backup_does_not_expire_and_nothing_does_before_it
     let agent = world.agent(world.app.tenant()).await;
     let mut chain = Vec::new();
     let first = world.backup(&agent, &mut chain, 2, &[]).await.snapshot;
-    assert!(!expire(&world.catalog, agent.scope(), first.id).await.expect("promised"));
+    assert!(!world.soft_expire(&agent, first.id).await);
     world.advance(400 * DAY);
     let session = world.try_open(&agent, 9, None).await.expect("session");
     assert_eq!(session.parent.as_ref().expect("parent").snapshot_id, first.id);
-    assert!(!expire(&world.catalog, agent.scope(), first.id).await.expect("in use"));
+    assert!(!world.soft_expire(&agent, first.id).await);
     let manifest = world.manifest(&agent, &session, &mut chain, &[], &[]).await;
     let second = agent.commit(&session, manifest.id()).await.expect("commit").snapshot;
-    assert!(expire(&world.catalog, agent.scope(), first.id).await.expect("expires now"));
+    world.let_go(&agent, first.id).await;
     // What the second inherited stays; only nothing is left over.
     assert!(condemn(&world.catalog, agent.scope(), agent.vault).await.expect("none").is_empty());
     assert_eq!(

@@ -177,8 +177,12 @@ async fn a_receipt_the_database_does_not_know_freezes_collection_of_its_tenant_o
     let condemned =
         catalog::collection::condemn(&world.catalog, scope(agent.tenant), agent.vault).await;
     assert!(matches!(condemned, Err(catalog::collection::CollectError::Frozen)));
-    let expired =
-        catalog::collection::expire(&world.catalog, scope(agent.tenant), reply.snapshot.id).await;
+    let expired = catalog::collection::letting_go::expire(
+        &world.catalog,
+        scope(agent.tenant),
+        agent.workload,
+    )
+    .await;
     assert!(matches!(expired, Err(catalog::collection::CollectError::Frozen)));
     let other = world.agent(world.app.tenant()).await;
     catalog::collection::condemn(&world.catalog, scope(other.tenant), other.vault)

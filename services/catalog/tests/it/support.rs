@@ -21,13 +21,17 @@ use api::{
 use axum::{extract::State, routing::post};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use catalog::{Catalog, CatalogConfig};
+use catalog::{
+    Catalog, CatalogConfig,
+    collection::{expiry_store, letting_go::UNDO},
+};
 use devstore::{Config, DevStore, Key, Policy};
 use domain::{
-    AgentId, IdGen, PackId, RunId, TenantId, Timestamp, VaultId, WorkloadId,
+    AgentId, IdGen, PackId, RunId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId,
     retention::RetentionRule,
 };
 use ed25519_dalek::VerifyingKey;
+use pg::{OperationalReason, TenantTx};
 use runtime::{Caller, Json, LeaseClaims, Platform, Reply, Role, RoleName};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -63,6 +67,11 @@ pub struct World {
 }
 
 pub async fn world() -> World {
+    world_under(RetentionRule::default()).await
+}
+
+/// A world in which new snapshots are promised this.
+pub async fn world_under(retention: RetentionRule) -> World {
     let dir = tempfile::tempdir().expect("folder");
     let enrolled = Enrolled::default();
     let made: Arc<OnceLock<Parts>> = Arc::default();
@@ -82,7 +91,7 @@ pub async fn world() -> World {
                 key_wrapper_file: path.join("wrapper"),
                 roster_key_seed: Zeroizing::new([11; 32]),
                 receipt_key_seed: Zeroizing::new([12; 32]),
-                retention: RetentionRule::default(),
+                retention,
             };
             let catalog = Arc::new(Catalog::new(platform, config).await.expect("catalog"));
             let role = catalog::role_of(&catalog);
@@ -366,6 +375,40 @@ impl World {
             ids: self.app.ids().clone(),
             request_id: "req_test".into(),
         }
+    }
+
+    /// A catalog on the same database whose steward has no right to extend a lock.
+    pub async fn without_steward(&self) -> Catalog {
+        let store =
+            StoreConfig { steward: self.store_config.restore.clone(), ..self.store_config.clone() };
+        let config = CatalogConfig {
+            store,
+            key_wrapper_file: self._dir.path().join("wrapper"),
+            roster_key_seed: Zeroizing::new([11; 32]),
+            receipt_key_seed: Zeroizing::new([12; 32]),
+            retention: self.catalog.retention,
+        };
+        Catalog::new(self.platform().clone(), config).await.expect("catalog")
+    }
+
+    /// Softly expires one snapshot, whatever the plan says. Whether that was allowed.
+    pub async fn soft_expire(&self, agent: &Agent, id: SnapshotId) -> bool {
+        let mut tx = TenantTx::begin(&self.catalog.db, agent.scope()).await.expect("tx");
+        let done = expiry_store::set_expired(&mut tx, id, self.now()).await.expect("expired");
+        tx.commit_operational(OperationalReason::JobState).await.expect("commit");
+        done
+    }
+
+    /// Softly expires one snapshot, waits for the undo to end and forgets it, whatever the plan says.
+    pub async fn let_go(&self, agent: &Agent, id: SnapshotId) {
+        assert!(self.soft_expire(agent, id).await, "it may go");
+        self.advance(UNDO);
+        let now = self.now();
+        let mut tx = TenantTx::begin(&self.catalog.db, agent.scope()).await.expect("tx");
+        let gone = expiry_store::set_forgetting(&mut tx, id, now - UNDO, now).await;
+        gone.expect("decided").expect("its undo is over");
+        expiry_store::set_forgotten(&mut tx, id, "v", now).await.expect("forgotten");
+        tx.commit_operational(OperationalReason::JobState).await.expect("commit");
     }
 
     /// One figure, as the superuser sees it.

@@ -63,12 +63,16 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
         (get.clone(), "vaults", Value::Null),
         (get.clone(), "vaults/{vault_id}", Value::Null),
         (get.clone(), "vaults/{vault_id}/keys", Value::Null),
+        (get.clone(), "vaults/{vault_id}/retained-packs", Value::Null),
+        (get.clone(), "vaults/{vault_id}/repack-candidates", Value::Null),
         (get.clone(), "platform-keys", Value::Null),
         (get.clone(), "workloads", Value::Null),
         (get.clone(), "workloads/{workload_id}", Value::Null),
         (get.clone(), "snapshots", Value::Null),
         (get.clone(), "snapshots/{snapshot_id}", Value::Null),
         (get.clone(), "snapshots/{snapshot_id}/packs", Value::Null),
+        (get.clone(), "snapshots/{snapshot_id}/certificate", Value::Null),
+        (post.clone(), "snapshots/{snapshot_id}/certificate", Value::Null),
         (get, "snapshots/{snapshot_id}/entries", Value::Null),
         (post.clone(), "snapshots/{snapshot_id}/restore-grants", restore),
         (post.clone(), "sessions", open),
@@ -240,6 +244,16 @@ async fn every_table_is_under_forced_row_security_and_shows_nothing_without_a_te
         receipt.sign(world.catalog.receipt_key()),
     );
     world.try_open(&agent, 5, Some(unknown)).await.expect("open");
+    world
+        .execute(
+            "INSERT INTO catalog.snapshot_holds (tenant_id, id, snapshot_id, reason, placed_at)
+                 SELECT tenant_id, id, id, 'lawsuit', now() FROM catalog.snapshots;
+             INSERT INTO catalog.forgets (tenant_id, snapshot_id, record, object_key, lock_until)
+                 SELECT tenant_id, id, '', id::text, now() FROM catalog.snapshots;
+             INSERT INTO catalog.lock_alarms (tenant_id, id, vault_id, object_key, version_id, kind, detail, wanted, raised_at)
+                 SELECT tenant_id, id, id, 'k', 'v', 'refused', '', now(), now() FROM catalog.vaults",
+        )
+        .await;
     assert_eq!(
         schema::violations(world.app.database(), Schema::Catalog).await.expect("asked"),
         Vec::<String>::new()

@@ -21,6 +21,7 @@ fn history(rule: &RetentionRule, moments: &[Timestamp]) -> Vec<Candidate<usize>>
         latest = Some(*at);
         Candidate {
             id,
+            seq: id as u64,
             committed_at: *at,
             slots: given.slots,
             protect_until: given.protect_until,
@@ -93,6 +94,22 @@ fn a_longer_rule_keeps_what_the_commit_promised_less() {
     let long = RetentionRule { monthly: 12, ..short };
     let kept = plan(&long, &all, now).keep;
     assert!(!kept.is_empty() && kept.iter().all(|k| k.reasons == [Reason::Slot(Slot::Month)]));
+}
+
+#[test]
+fn of_two_commits_in_one_moment_the_later_in_the_chain_is_the_newest() {
+    let rule = RetentionRule::default();
+    let mut all = history(&rule, &[day(0), day(0)]);
+    // Ids say nothing about order.
+    (all[0].id, all[1].id) = (7, 3);
+    let decided = plan(&rule, &all, day(4_000));
+    assert_eq!(decided.fate(&3), Some(Fate::Protected), "the newest stays");
+    assert_eq!(decided.fate(&7), Some(Fate::Protected), "so does the first good one of its day");
+    all[0].quality = Quality::Partial;
+    all[1].quality = Quality::Partial;
+    all.push(Candidate { id: 1, seq: 2, ..all[1].clone() });
+    let decided = plan(&rule, &all, day(4_000));
+    assert_eq!((decided.fate(&1), decided.fate(&3)), (Some(Fate::Protected), Some(Fate::Expire)));
 }
 
 #[test]

@@ -1,7 +1,9 @@
-//! Restore plans: which pieces of which files come out of which pack, so that each pack is read once.
+//! Restore: which pieces of which files come out of which pack, and their reading in that order.
 //!
-//! Owns the plan and the reading of a planned pack. Invariant: every byte handed out was authenticated, re-identified
-//! and belongs at the offset it is handed out for. It must not know paths on the target or write anything.
+//! Owns plans of a few files ([`plan`], [`read_pack`]), the reading of any number in windows by several threads
+//! ([`run`]), and the same in order for streams ([`ordered`]). Invariant: every byte handed out was authenticated,
+//! re-identified and belongs at the offset it is handed out for; memory depends on [`Limits`], not on the tree. It
+//! must not know paths on the target or write anything.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,15 +13,21 @@ use std::{
 use crate::{
     id::{ChunkId, FileId, FrameKind, Sha256},
     manifest::PackRef,
-    pack::PackKind,
-    snapshot::{Frames, PieceSource, ReadError, Reader},
+    pack::{Decoder, OpenPack, PackKind},
+    snapshot::{Frames, PieceSource, ReadError, Reader, damaged},
     tree::{Content, Entry, EntryKind},
 };
 
+mod engine;
+mod ordered;
+
+pub use engine::{Feed, Gauge, Limits, Sink, Want, run};
+pub use ordered::{Ended, Segment, Segments, ordered};
+
 /// Gaps up to this many bytes are read along rather than asked around.
-const GAP: u64 = 64 << 10;
-/// No single read is longer.
-const RUN: u64 = 8 << 20;
+const GAP: u64 = 256 << 10;
+/// No single read is longer, unless a single frame is.
+const RUN: u64 = 4 << 20;
 
 /// A stretch of a file that comes out of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,20 +154,17 @@ pub fn read_pack<E: From<ReadError>>(
             elsewhere.push(item);
         }
     }
-    for run in runs(wanted.keys().copied(), |frame| open.range(frame).ok()) {
+    let mut decoder = Decoder::default();
+    let place = (&plan.pack, &*open);
+    for run in runs(wanted.keys().copied(), RUN, |frame| open.range(frame).ok()) {
         let bytes = frames.read(&plan.pack, run.range.clone());
         for frame in run.frames {
             let raw = match &bytes {
-                Ok(bytes) => frames.decode(&plan.pack, &open, frame, bytes, run.range.start),
-                Err(_) => frames.read(&plan.pack, open.range(frame).unwrap_or_default()).and_then(
-                    |bytes| {
-                        let start = open.range(frame).map_or(0, |range| range.start);
-                        frames.decode(&plan.pack, &open, frame, &bytes, start)
-                    },
-                ),
+                Ok(bytes) => frames.decode_with(&mut decoder, place, frame, bytes, run.range.start),
+                Err(_) => alone(frames, &mut decoder, place, frame),
             };
             for item in wanted.get(&frame).into_iter().flatten() {
-                deliver_one(frames, item, raw.as_ref().map(|raw| raw.as_slice()), &mut deliver)?;
+                deliver_one(frames, item, raw.as_ref().copied(), &mut deliver)?;
             }
         }
     }
@@ -171,25 +176,43 @@ pub fn read_pack<E: From<ReadError>>(
     Ok(())
 }
 
+/// A frame read by itself, after the run it is in could not be read.
+fn alone<'d>(
+    frames: &Frames,
+    decoder: &'d mut Decoder,
+    (pack, open): (&PackRef, &OpenPack),
+    frame: u32,
+) -> Result<&'d [u8], ReadError> {
+    let range = open.range(frame).map_err(|error| damaged(pack, error))?;
+    let bytes = frames.read(pack, range.clone())?;
+    frames.decode_with(decoder, (pack, open), frame, &bytes, range.start)
+}
+
 fn deliver_one<E>(
     frames: &Frames,
     item: &Item,
     raw: Delivery<'_>,
     deliver: &mut impl FnMut(&Item, Delivery<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    match raw.map(|raw| stretch(frames, raw, item)) {
+    match raw.map(|raw| stretch(frames, raw, (item.at, item.length), item.kind, item.own)) {
         Ok(Some(bytes)) => deliver(item, Ok(bytes)),
         Ok(None) => deliver(item, Err(&ReadError::WrongContent)),
         Err(error) => deliver(item, Err(error)),
     }
 }
 
-/// The item's bytes of its frame: of a chunk the whole, of a bundle a file that is what its own id says.
-fn stretch<'a>(frames: &Frames, raw: &'a [u8], item: &Item) -> Option<&'a [u8]> {
-    let from = item.at as usize;
-    let bytes = raw.get(from..from.checked_add(item.length as usize)?)?;
-    let whole = item.kind != FrameKind::Chunk || bytes.len() == raw.len();
-    let own = item.own.is_none_or(|own| frames.ids().file(bytes) == own);
+/// Some bytes of a frame: of a chunk the whole, of a bundle a file that is what its own id says.
+fn stretch<'a>(
+    frames: &Frames,
+    raw: &'a [u8],
+    (at, length): (u32, u32),
+    kind: FrameKind,
+    own: Option<FileId>,
+) -> Option<&'a [u8]> {
+    let from = at as usize;
+    let bytes = raw.get(from..from.checked_add(length as usize)?)?;
+    let whole = kind != FrameKind::Chunk || bytes.len() == raw.len();
+    let own = own.is_none_or(|own| frames.ids().file(bytes) == own);
     (whole && own).then_some(bytes)
 }
 
@@ -198,8 +221,12 @@ struct Run {
     frames: Vec<u32>,
 }
 
-/// Joins frames that lie near each other.
-fn runs(frames: impl Iterator<Item = u32>, range: impl Fn(u32) -> Option<Range<u64>>) -> Vec<Run> {
+/// Joins frames that lie near each other, up to `most` bytes.
+fn runs(
+    frames: impl Iterator<Item = u32>,
+    most: u64,
+    range: impl Fn(u32) -> Option<Range<u64>>,
+) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for frame in frames {
         // A frame that does not exist gets an empty range: it is delivered as an error.
@@ -208,7 +235,7 @@ fn runs(frames: impl Iterator<Item = u32>, range: impl Fn(u32) -> Option<Range<u
             Some(run)
                 if at.start >= run.range.end
                     && at.start - run.range.end <= GAP
-                    && at.end - run.range.start <= RUN =>
+                    && at.end - run.range.start <= most =>
             {
                 run.range.end = at.end;
                 run.frames.push(frame);

@@ -1,0 +1,143 @@
+//! What of a snapshot is wanted: everything, what patterns match, or some paths, found without the rest.
+//!
+//! Owns the order of things: every folder before what lies in it, folders that only lead somewhere right
+//! before what they lead to. It must not know the target.
+
+use std::collections::HashMap;
+
+use vault::{snapshot::Reader, tree::Entry};
+
+use super::RestoreError;
+use crate::sources::GlobRules;
+
+/// What is wanted. Patterns and paths are alternatives; nothing of both is everything.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    pub include: GlobRules,
+    /// Without leading slash; with everything below.
+    pub paths: Vec<Vec<u8>>,
+}
+
+/// Something on the way through a snapshot.
+#[derive(Debug)]
+pub enum Found {
+    /// A folder that was not asked for itself but leads to something that was.
+    Leads(Entry),
+    Wanted(Entry),
+    /// The rest of the tree is lost.
+    Broken(vault::snapshot::ReadError),
+}
+
+impl Selection {
+    pub fn is_everything(&self) -> bool {
+        self.include.is_empty() && self.paths.is_empty()
+    }
+
+    /// Calls `each` for everything wanted.
+    ///
+    /// # Errors
+    /// What `each` says, and a snapshot whose tree cannot be read at all.
+    pub fn each(
+        &self,
+        reader: &Reader,
+        mut each: impl FnMut(Found) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        if self.paths.is_empty() {
+            return self.by_pattern(reader, &mut each);
+        }
+        let mut paths: Vec<&[u8]> = self.paths.iter().map(Vec::as_slice).collect();
+        paths.sort_unstable();
+        let mut led: Vec<Vec<u8>> = Vec::new();
+        let mut done: Vec<&[u8]> = Vec::new();
+        for path in paths {
+            let below = |of: &&[u8]| {
+                of.is_empty()
+                    || path.strip_prefix(*of).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+            };
+            if done.iter().any(below) {
+                continue;
+            }
+            let Some(entry) = reader.get(path)? else { continue };
+            done.push(path);
+            for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+                let above = path.get(..at).unwrap_or_default();
+                if led.iter().all(|known| known != above) {
+                    led.push(above.to_vec());
+                    if let Some(above) = reader.get(above)? {
+                        each(Found::Leads(above))?;
+                    }
+                }
+            }
+            let is_dir = entry.is_dir();
+            each(Found::Wanted(entry))?;
+            if is_dir {
+                Self::walk(reader.walk(path)?, &mut each)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(
+        walk: vault::snapshot::Walk,
+        each: &mut impl FnMut(Found) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        for entry in walk {
+            match entry {
+                Ok(entry) => each(Found::Wanted(entry))?,
+                Err(error) => return each(Found::Broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn by_pattern(
+        &self,
+        reader: &Reader,
+        each: &mut impl FnMut(Found) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
+        if self.include.is_empty() {
+            return Self::walk(reader.entries()?, each);
+        }
+        let mut parents = Parents::default();
+        for entry in reader.entries()? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return each(Found::Broken(error)),
+            };
+            if !self.include.matches_with_parents(&entry.path) {
+                if entry.is_dir() {
+                    parents.remember(entry);
+                }
+                continue;
+            }
+            for parent in parents.needed_for(&entry.path) {
+                each(Found::Leads(parent))?;
+            }
+            each(Found::Wanted(entry))?;
+        }
+        Ok(())
+    }
+}
+
+/// Folders that were not asked for themselves but may lead to something that is.
+#[derive(Default)]
+struct Parents {
+    seen: HashMap<Vec<u8>, Entry>,
+}
+
+impl Parents {
+    fn remember(&mut self, entry: Entry) {
+        if !entry.path.is_empty() {
+            self.seen.insert(entry.path.clone(), entry);
+        }
+    }
+    /// Each at most once, topmost first.
+    fn needed_for(&mut self, path: &[u8]) -> Vec<Entry> {
+        if self.seen.is_empty() {
+            return Vec::new();
+        }
+        let cuts = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let above = cuts.filter_map(|(at, _)| path.get(..at));
+        above.filter_map(|above| self.seen.remove(above)).collect()
+    }
+}
