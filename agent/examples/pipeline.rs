@@ -87,6 +87,7 @@ impl Lab {
             key_epoch: 1,
             first_seq: 1,
             workers: std::thread::available_parallelism()?.get(),
+            max_pack: None,
         };
         let cursor = parent.as_deref().map(ParentCursor::of).transpose()?;
         let mut writer = Writer::begin(

@@ -6,20 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-use api::{
-    Code,
-    scheduler::{Assignment, CreateRun, RunSource},
-};
-use domain::{SnapshotId, run::RunState, source::RunException};
-use serde::Serialize;
-use vault::index::Budget;
-
 use super::Backup;
 use crate::{
     output::{Exit, Output, bytes, plain},
     pipeline::{
-        backup::{Done, Plan, Watch, bury_predecessor, execute},
+        backup::{Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
         feed::LeftOut,
         member::Member,
         told::Told,
@@ -27,6 +18,13 @@ use crate::{
     sources::{Excluded, Excludes, Names, Roots, WalkOptions, glob_rules},
     state::Home,
 };
+use anyhow::{Context as _, Result, bail};
+use api::{
+    Code,
+    scheduler::{Assignment, CreateRun, RunSource},
+};
+use domain::{SnapshotId, run::RunState, source::RunException};
+use serde::Serialize;
 
 /// The last line of `backup --json`.
 #[derive(Debug, Serialize)]
@@ -62,7 +60,9 @@ struct LeftOutLine<'a> {
 pub async fn run(member: Member, args: Backup, output: &Output) -> Result<Exit> {
     let cwd = std::env::current_dir().context("the current folder cannot be named")?;
     let source = source_of(&args)?;
-    let plan = plan(&member.home, &args.paths, source, &cwd)?;
+    let mut plan = plan(&member.home, &args.paths, source, &cwd)?;
+    plan.memory = args.memory;
+    plan.limits = Limits { upload: args.limit_upload, read: args.limit_read };
     for (link, target) in plan.roots.followed() {
         output.note(format_args!(
             "{} is a link: it and {} are backed up",
@@ -160,7 +160,7 @@ pub fn plan(home: &Home, paths: &[PathBuf], source: RunSource, cwd: &Path) -> Re
         agent_home: home.fingerprint(),
     };
     let options = WalkOptions { excludes, names: Names::of_this_machine() };
-    Ok(Plan { roots, options, source, budget: Budget::NORMAL })
+    Ok(Plan { roots, options, source, memory: Memory::Normal, limits: Limits::default() })
 }
 
 fn exists(root: &[Vec<u8>]) -> bool {

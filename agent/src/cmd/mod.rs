@@ -22,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     control::{Rate, TransferError, World},
     output::{Exit, Format, Output},
+    pipeline::backup::Memory,
     pipeline::member::{Member, MemberError},
     state::{Home, default_home},
 };
@@ -137,6 +138,15 @@ pub struct Backup {
     /// A label of the snapshot.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub tag: Vec<(String, String)>,
+    /// How much memory to use.
+    #[arg(long, value_enum, default_value_t)]
+    pub memory: Memory,
+    /// Send at most so much a second to the store: 500k, 10M, 1.5G.
+    #[arg(long, value_name = "RATE")]
+    pub limit_upload: Option<Rate>,
+    /// Read at most so much a second from files: 500k, 10M, 1.5G.
+    #[arg(long, value_name = "RATE")]
+    pub limit_read: Option<Rate>,
 }
 
 #[derive(Debug, Args)]

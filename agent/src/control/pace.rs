@@ -77,16 +77,29 @@ impl Pace {
     /// Takes `bytes` and waits until they are paid for. Call it as bytes pass, in pieces, not for a whole
     /// transfer at once.
     pub async fn take(&self, bytes: u64) {
-        let until = {
-            let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let earliest = now.checked_sub(BURST).unwrap_or(now);
-            let from = paid.map_or(now, |paid| paid.max(earliest));
-            let until = from + self.rate.time_for(bytes);
-            *paid = Some(until);
-            until
-        };
-        sleep_until(until).await;
+        sleep_until(self.charge(bytes)).await;
+    }
+
+    /// As [`Self::take`], for a thread that may sleep.
+    pub fn take_blocking(&self, bytes: u64) {
+        std::thread::sleep(self.charge(bytes).saturating_duration_since(Instant::now()));
+    }
+
+    /// Pieces of a stream that take no longer than a quarter of a second, whole KiB up to `most`.
+    pub fn piece(&self, most: usize) -> usize {
+        let quarter = usize::try_from(self.rate.bytes() / 4).unwrap_or(most);
+        (quarter / 1024 * 1024).clamp(1024.min(most), most)
+    }
+
+    /// When these bytes will be paid for.
+    fn charge(&self, bytes: u64) -> Instant {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        let from = paid.map_or(now, |paid| paid.max(earliest));
+        let until = from + self.rate.time_for(bytes);
+        *paid = Some(until);
+        until
     }
 }
 

@@ -84,14 +84,18 @@ pub enum Stored {
 /// take longer than a minute below 9 Mbit/s.
 const STALL: Duration = Duration::from_secs(60);
 
+/// How much of a file is read and sent at a time.
+const PIECE: usize = 64 * 1024;
+
 /// The line to the object store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transfer {
     client: reqwest::Client,
     /// How long nothing may move.
     stall: Duration,
-    /// Holds downloads to a limit.
+    /// Hold downloads and uploads to a limit.
     down: Option<Arc<Pace>>,
+    up: Option<Arc<Pace>>,
 }
 
 impl Transfer {
@@ -103,7 +107,7 @@ impl Transfer {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(TransferError::Unreachable)?;
-        Ok(Self { client, stall: STALL, down: None })
+        Ok(Self { client, stall: STALL, down: None, up: None })
     }
 
     /// The same line, given up when nothing moves for so long; a minute unless told otherwise.
@@ -118,6 +122,12 @@ impl Transfer {
         Self { down, ..self }
     }
 
+    /// The same line with uploads held to a limit, shared by all clones.
+    #[must_use]
+    pub fn with_upload_limit(self, up: Option<Arc<Pace>>) -> Self {
+        Self { up, ..self }
+    }
+
     /// Streams a file of the journal to the store.
     ///
     /// # Errors
@@ -130,9 +140,19 @@ impl Transfer {
     ) -> Result<Stored, TransferError> {
         let file = tokio::fs::File::open(path).await.map_err(TransferError::Journal)?;
         let moved = Moved::default();
-        let body = ReaderStream::with_capacity(file, 64 * 1024).inspect_ok({
-            let moved = moved.clone();
-            move |_| moved.now()
+        let piece = self.up.as_ref().map_or(PIECE, |pace| pace.piece(PIECE));
+        let body = ReaderStream::with_capacity(file, piece).and_then({
+            let (moved, up) = (moved.clone(), self.up.clone());
+            move |bytes| {
+                let (moved, up) = (moved.clone(), up.clone());
+                async move {
+                    if let Some(pace) = up {
+                        pace.take(bytes.len() as u64).await;
+                    }
+                    moved.now();
+                    Ok(bytes)
+                }
+            }
         });
         let body = Body::wrap_stream(body);
         let mut headers = headers_of(grant)?;
@@ -280,6 +300,8 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
+    use std::io::Write as _;
+
     use super::*;
 
     const STALL: Duration = Duration::from_secs(2);
@@ -329,6 +351,40 @@ mod tests {
         let stored = transfer().put(&grant, file.path(), length).await.expect("stored");
         assert_eq!(stored, Stored::Now(None));
         assert!(start.elapsed() > STALL * 2, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn uploads_together_pass_no_more_than_their_limit() {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        let length = 512 << 10;
+        file.write_all(&vec![7; length]).expect("write");
+        let limit = super::super::Rate::per_second(1 << 20);
+        let transfer = transfer().with_upload_limit(limit.map(|rate| Arc::new(Pace::new(rate))));
+        let taker = |length: usize| {
+            move |mut stream: TcpStream| async move {
+                let mut left = length;
+                let mut buffer = vec![0; 64 << 10];
+                while left > 0 {
+                    // The head is read with the body; this only ends the loop a little early.
+                    left = left.saturating_sub(stream.read(&mut buffer).await.expect("read"));
+                }
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    .await
+                    .expect("answer");
+                while stream.read(&mut buffer).await.is_ok_and(|got| got > 0) {}
+            }
+        };
+        let (one, two) = (store(taker(length)).await, store(taker(length)).await);
+        let start = Instant::now();
+        let both = futures::future::join(
+            transfer.put(&one, file.path(), length as u64),
+            transfer.put(&two, file.path(), length as u64),
+        );
+        let (one, two) = both.await;
+        assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
+        // 1 MiB at 1 MiB/s, less the burst and the pieces that were last; a busy machine only takes longer.
+        assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
     }
 
     #[tokio::test]

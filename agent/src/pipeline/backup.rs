@@ -34,14 +34,45 @@ use super::{
     upload::{self, ConfirmedPacks, Lane, UploadError, UploadSink},
 };
 use crate::{
-    control::{Transfer, TransferError, key_bytes},
+    control::{Pace, Rate, Transfer, TransferError, key_bytes},
     sources::{Roots, Walk, WalkOptions},
     state::{LastCommit, Running, StateError},
 };
 
-/// Threads that hash, compress and seal.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8)
+/// How much memory a run may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Memory {
+    /// Under 192 MB.
+    #[default]
+    Normal,
+    /// Under 96 MB, for machines that have little; slower.
+    Small,
+}
+
+impl Memory {
+    /// Threads that hash, compress and seal.
+    fn workers(self) -> usize {
+        match self {
+            Self::Normal => {
+                std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8)
+            }
+            Self::Small => 1,
+        }
+    }
+    /// For what grows with the number of files.
+    const fn index(self) -> Budget {
+        match self {
+            Self::Normal => Budget::NORMAL,
+            Self::Small => Budget::SMALL,
+        }
+    }
+    /// A pack is in memory twice while it is put together.
+    const fn max_pack(self) -> Option<u32> {
+        match self {
+            Self::Normal => None,
+            Self::Small => Some(16 << 20),
+        }
+    }
 }
 
 /// Files in the agent's home with the whole of a list too long to show.
@@ -82,8 +113,17 @@ pub struct Plan {
     pub roots: Roots,
     pub options: WalkOptions,
     pub source: RunSource,
-    /// Memory for what grows with the number of files.
-    pub budget: Budget,
+    pub memory: Memory,
+    pub limits: Limits,
+}
+
+/// What a run may take from others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Bytes per second to the store, all transfers together.
+    pub upload: Option<Rate>,
+    /// Bytes per second read from files.
+    pub read: Option<Rate>,
 }
 
 /// A committed backup.
@@ -203,7 +243,7 @@ async fn attempt(
     let spool = spool.with_md5(session.content_md5);
     let lane = Lane {
         control: member.control.clone(),
-        transfer: Transfer::new()?,
+        transfer: Transfer::new()?.with_upload_limit(pace(plan.limits.upload)),
         session: session.id,
         fence: session.fence,
         cache: Cache::at(&member.home.cache()),
@@ -251,6 +291,10 @@ async fn attempt(
         locked_until: reply.snapshot.locked_until,
         warnings,
     })
+}
+
+fn pace(limit: Option<Rate>) -> Option<Arc<Pace>> {
+    limit.map(|rate| Arc::new(Pace::new(rate)))
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -370,14 +414,16 @@ impl Seat {
         let Self { member, session, watch, others } = self;
         let home = member.home.path();
         let parent = reader.as_deref();
-        let index = parent::index_of(home, &member.vault, parent, adopted, &others, plan.budget);
+        let budget = plan.memory.index();
+        let index = parent::index_of(home, &member.vault, parent, adopted, &others, budget);
         let index = Arc::new(index);
         let context = BackupContext {
             agent: member.identity.agent_id,
             session: session.id,
             key_epoch: session.key_epoch,
             first_seq: 1,
-            workers: workers(),
+            workers: plan.memory.workers(),
+            max_pack: plan.memory.max_pack(),
         };
         let cursor = reader.as_deref().and_then(|reader| ParentCursor::of(reader).ok());
         let world = member.control.world();
@@ -399,6 +445,7 @@ impl Seat {
             watch.cancel,
             world.clock.clone(),
         );
+        feeder.pace = pace(plan.limits.read);
         feeder.exceptions = Telling::to(&home.join(EXCEPTIONS));
         feeder.left_out = Telling::to(&home.join(LEFT_OUT));
         feeder.salvage = Salvage::of(&member.vault, adopted, &Cache::at(&member.home.cache()));

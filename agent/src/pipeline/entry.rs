@@ -37,9 +37,9 @@ pub fn to_entry(found: Found, hardlink: Option<u64>) -> Entry {
 }
 
 /// What a stat alone tells, for comparing with the parent before anything is opened.
-pub fn from_stat(path: &[u8], stat: &Stat) -> Entry {
+pub fn from_stat(path: Vec<u8>, stat: &Stat) -> Entry {
     let kind = EntryKind::File { size: stat.size, content: Content::Empty };
-    let mut entry = Entry::new(path.to_vec(), kind);
+    let mut entry = Entry::new(path, kind);
     fill(&mut entry, stat);
     entry
 }
@@ -109,11 +109,11 @@ mod tests {
 
     #[test]
     fn an_entry_carries_what_the_stat_said() {
-        let entry = from_stat(b"a/b", &stat(1, 10, 1));
+        let entry = from_stat(b"a/b".to_vec(), &stat(1, 10, 1));
         assert_eq!(entry.size(), 3);
         assert_eq!(entry.mtime, FileTime { secs: -5, nanos: 7 });
         assert_eq!((entry.device, entry.inode), (1, 10));
-        assert!(entry.looks_unchanged(&from_stat(b"a/b", &stat(1, 10, 1))));
-        assert!(!entry.looks_unchanged(&from_stat(b"a/b", &stat(1, 11, 1))));
+        assert!(entry.looks_unchanged(&from_stat(b"a/b".to_vec(), &stat(1, 10, 1))));
+        assert!(!entry.looks_unchanged(&from_stat(b"a/b".to_vec(), &stat(1, 11, 1))));
     }
 }

@@ -30,6 +30,7 @@ use super::{
     salvage::Salvage,
     told::Telling,
 };
+use crate::control::Pace;
 use crate::sources::{
     Excluded, Extent, Found, Names, OpenFile, Stat, Verdict, Visitor, display_path, exception,
     looks_like_image,
@@ -93,6 +94,8 @@ pub struct Feeder<'a> {
     pub exceptions: Telling<RunException>,
     pub left_out: Telling<LeftOut>,
     pub buffer: Vec<u8>,
+    /// Holds reading to a limit.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl<'a> Feeder<'a> {
@@ -120,6 +123,7 @@ impl<'a> Feeder<'a> {
             exceptions: Telling::default(),
             left_out: Telling::default(),
             buffer: vec![0; FIRST_READ],
+            pace: None,
         }
     }
 
@@ -133,23 +137,35 @@ impl<'a> Feeder<'a> {
         self.exceptions.push(exception);
     }
 
-    fn unchanged_entry(&mut self, path: &[u8], stat: &Stat) -> Option<Entry> {
-        let mut entry = from_stat(path, stat);
-        let fits = |before: &Entry| {
-            before.looks_unchanged(&entry) && before.flags & Entry::INCOMPLETE == 0
-        };
+    /// The entry of a file that looks as it did before, and its encoding if every byte of it is the same.
+    fn unchanged_entry(&mut self, path: &[u8], stat: &Stat) -> Option<(Entry, Option<Vec<u8>>)> {
+        let now = from_stat(Vec::new(), stat);
+        let fits =
+            |before: &Entry| before.looks_unchanged(&now) && before.flags & Entry::INCOMPLETE == 0;
         let salvaged = self.salvage.as_mut().and_then(|salvage| salvage.at(path, fits));
-        let before = match salvaged {
-            Some(before) => before,
-            None => self.parent.as_mut()?.at(path).filter(fits)?,
+        let (before, encoded) = match salvaged {
+            Some(before) => (before, None),
+            None => {
+                let (before, encoded) = self.parent.as_mut()?.at(path)?;
+                if !fits(&before) {
+                    return None;
+                }
+                (before, Some(encoded))
+            }
         };
-        entry.kind = before.kind;
+        let user = self.names.user(stat.uid).map(str::as_bytes);
+        let group = self.names.group(stat.gid).map(str::as_bytes);
+        let hardlink = self.groups.of(stat);
+        let same = (before.mode, before.uid, before.gid) == (now.mode, now.uid, now.gid)
+            && (before.user.as_deref(), before.group.as_deref()) == (user, group)
+            && (before.hardlink, before.flags, before.atime) == (hardlink, 0, None);
+        if same {
+            return Some((before, encoded));
+        }
         // Attributes cannot change without the ctime.
-        entry.xattrs = before.xattrs;
-        entry.user = self.names.user(stat.uid).map(|name| name.as_bytes().to_vec());
-        entry.group = self.names.group(stat.gid).map(|name| name.as_bytes().to_vec());
-        entry.hardlink = self.groups.of(stat);
-        Some(entry)
+        let (path, kind, xattrs) = (before.path, before.kind, before.xattrs);
+        let (user, group) = (user.map(<[u8]>::to_vec), group.map(<[u8]>::to_vec));
+        Some((Entry { path, kind, xattrs, user, group, hardlink, ..now }, None))
     }
 
     /// A further name of a file that was read under its first one and not touched since.
@@ -193,7 +209,8 @@ impl<'a> Feeder<'a> {
         let path = found.path.clone();
         // Not after the first read: that may take long, and a write meanwhile must not look old.
         let begun = self.clock.now();
-        let first = match first_read(&mut content, &mut self.buffer) {
+        let pace = self.pace.as_deref();
+        let first = match first_read(&mut content, &mut self.buffer, pace) {
             Ok(first) => first,
             Err(error) => {
                 let detail = format!("cannot be read: {error}");
@@ -209,7 +226,8 @@ impl<'a> Feeder<'a> {
         let ctime = entry.ctime;
         let content_size = content.stat().size;
         let holes = holes(content.extents(), content_size);
-        let mut rest = Tolerant { inner: &mut content, failure: None, cancel: &self.cancel };
+        let cancel = &self.cancel;
+        let mut rest = Tolerant { inner: &mut content, failure: None, cancel, pace };
         let outcome = {
             let head = self.buffer.get(..first).unwrap_or_default();
             let image = looks_like_image(head, content_size);
@@ -299,7 +317,9 @@ impl Visitor for Feeder<'_> {
         if self.cancel.is_cancelled() {
             return Err(FeedError::Canceled);
         }
-        let Some(mut entry) = self.unchanged_entry(path, stat) else { return Ok(false) };
+        let Some((mut entry, encoded)) = self.unchanged_entry(path, stat) else {
+            return Ok(false);
+        };
         let group = entry.hardlink;
         if let Some(reading) = group.and_then(|group| self.readings.of(group)) {
             if !reading.same_content(stat) {
@@ -309,7 +329,7 @@ impl Visitor for Feeder<'_> {
             return self.link(entry);
         }
         let ctime = entry.ctime;
-        match self.writer.unchanged(entry) {
+        match self.writer.unchanged(entry, encoded) {
             Ok(Reuse::Taken) => {
                 self.count(stat.size);
                 self.remember(group, stat, ctime);
@@ -354,13 +374,21 @@ impl Visitor for Feeder<'_> {
     }
 }
 
-fn first_read(content: &mut OpenFile, buffer: &mut [u8]) -> io::Result<usize> {
+fn first_read(content: &mut OpenFile, buffer: &mut [u8], pace: Option<&Pace>) -> io::Result<usize> {
     loop {
         match content.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
+            other => return paid(other, pace),
         }
     }
+}
+
+/// The same, once what was read is within the limit.
+fn paid(read: io::Result<usize>, pace: Option<&Pace>) -> io::Result<usize> {
+    if let (Ok(bytes), Some(pace)) = (&read, pace) {
+        pace.take_blocking(*bytes as u64);
+    }
+    read
 }
 
 /// A read that fails ends the file, not the run; the failure is kept.
@@ -368,6 +396,7 @@ struct Tolerant<'a> {
     inner: &'a mut OpenFile,
     failure: Option<io::Error>,
     cancel: &'a CancellationToken,
+    pace: Option<&'a Pace>,
 }
 
 impl Read for Tolerant<'_> {
@@ -375,7 +404,8 @@ impl Read for Tolerant<'_> {
         if self.failure.is_some() || self.cancel.is_cancelled() {
             return Ok(0);
         }
-        match self.inner.read(buffer) {
+        let most = self.pace.map_or(buffer.len(), |pace| pace.piece(buffer.len()));
+        match paid(self.inner.read(&mut buffer[..most]), self.pace) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 self.failure = Some(error);
                 Ok(0)

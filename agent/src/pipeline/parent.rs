@@ -32,8 +32,8 @@ impl ParentCursor {
         Ok(Self { cursor: reader.cursor()?, broken: false })
     }
 
-    /// The parent's entry at `path`.
-    pub fn at(&mut self, path: &[u8]) -> Option<Entry> {
+    /// The parent's entry at `path`, and its encoding.
+    pub fn at(&mut self, path: &[u8]) -> Option<(Entry, Vec<u8>)> {
         if self.broken {
             return None;
         }

@@ -1,11 +1,12 @@
 //! The journal: sealed packs on their way out, as files of the agent's home.
 //!
-//! Holds ciphertext only. A pack is durable here before anybody is told of it, and goes when the control
-//! plane confirmed it. What an interrupted session leaves is worthless to the next one (the session is
-//! sealed into every pack) and is removed when the next run begins.
+//! Holds ciphertext only. It keeps packs out of memory while the network takes its time; a pack goes when the
+//! control plane confirmed it. What an interrupted session leaves is worthless to the next one (the session is
+//! sealed into every pack) and is removed when the next run begins, so nothing here is forced onto the disk:
+//! what is durable is what the store has.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -60,7 +61,7 @@ impl Spool {
         self
     }
 
-    /// Makes an object durable here.
+    /// Puts an object here until it is stored.
     ///
     /// # Errors
     /// What the system says; a full disk among it.
@@ -74,8 +75,6 @@ impl Spool {
         let path = self.folder.join(format!("{seq:08}-{}-{sha256}", kind.as_str()));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        File::open(&self.folder)?.sync_all()?;
         let md5 = self.with_md5.then(|| Md5::digest(bytes).into());
         Ok(Spooled { path, kind, seq, sha256, md5, length: bytes.len() as u64 })
     }

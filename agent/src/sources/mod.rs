@@ -4,6 +4,7 @@
 //! directory handles, so that a link swapped in under our feet is never followed. It hands each entry
 //! to a [`Visitor`] and knows nothing of chunks, packs or servers.
 
+mod ahead;
 mod exclude;
 mod file;
 mod image;

@@ -3,12 +3,14 @@
 //!
 //! Invariant: below a root nothing is opened by more than one path component, and never through a
 //! link; a device, FIFO or socket is never opened for reading. What cannot be read becomes an
-//! exception and the walk goes on. At most [`OPEN_FOLDERS`] handles are held, whatever the depth.
+//! exception and the walk goes on. At most [`OPEN_FOLDERS`] handles are held, whatever the depth, beside those of
+//! files that wait to be visited.
 
 use std::{
     collections::VecDeque,
     fs::File,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use domain::source::{ExceptionKind, RunException};
@@ -18,6 +20,7 @@ use rustix::{
 };
 
 use super::{
+    ahead::{self, Event, Outbox},
     exception,
     exclude::{Excluded, Excludes, virtual_by_magic, virtual_by_path},
     file::OpenFile,
@@ -78,7 +81,7 @@ pub struct WalkOptions {
 /// A folder being gone through: first all its names, then the folders among them, as the tree has it.
 struct Folder {
     /// `None`: closed to save handles; reopened through `..` of the folder below.
-    handle: Option<OwnedFd>,
+    handle: Option<Arc<OwnedFd>>,
     identity: (u64, u64),
     names: std::vec::IntoIter<Vec<u8>>,
     below: VecDeque<Child>,
@@ -98,42 +101,51 @@ struct Child {
 }
 
 /// One walk over the roots.
-pub struct Walk<'a, V> {
+pub struct Walk<'a> {
     options: &'a WalkOptions,
-    visitor: &'a mut V,
+    out: Outbox,
     path: Vec<u8>,
 }
 
-impl<'a, V: Visitor> Walk<'a, V> {
-    /// Walks all roots in the tree's key order.
+impl<'a> Walk<'a> {
+    /// Walks all roots in the tree's key order and tells the visitor what there is. The walk is on a thread of its own,
+    /// a little ahead; the visitor is called on this one.
     ///
     /// # Errors
     /// The visitor's.
-    pub fn run(
+    pub fn run<V: Visitor>(
         roots: &Roots,
         options: &'a WalkOptions,
-        visitor: &'a mut V,
+        visitor: &mut V,
     ) -> Result<(), V::Error> {
-        let mut walk = Self { options, visitor, path: Vec::new() };
+        std::thread::scope(|scope| {
+            let (out, inbox) = ahead::channel();
+            let walk = Self { options, out, path: Vec::new() };
+            scope.spawn(move || walk.all(roots));
+            inbox.tell(options, visitor)
+        })
+    }
+
+    fn all(mut self, roots: &Roots) {
         let opened = open_folder(rustix::fs::CWD, b"/", OFlags::empty());
-        let top = opened.and_then(|handle| walk.enter(handle, Some(roots.parts()), 0));
+        let top = opened.and_then(|handle| self.enter(handle, Some(roots.parts()), 0));
         match top {
-            Ok(top) => walk.descend(top),
-            Err(errno) => {
-                walk.visitor.exception(refused(b"", errno));
-                Ok(())
-            }
+            Ok(top) => self.descend(top),
+            Err(errno) => self.except(refused(b"", errno)),
         }
+        self.out.flush();
     }
 
     /// Depth first, without recursion: depth is somebody else's choice.
-    fn descend(&mut self, top: Folder) -> Result<(), V::Error> {
+    fn descend(&mut self, top: Folder) {
         let mut stack = vec![top];
-        while let Some(mut folder) = stack.pop() {
+        while let Some(mut folder) = stack.pop()
+            && !self.out.is_gone()
+        {
             self.path.truncate(folder.path_length);
             if let Some(name) = folder.names.next() {
                 push(&mut self.path, &name);
-                let below = self.visit_in(&mut folder, name)?;
+                let below = self.visit_in(&mut folder, name);
                 folder.below.extend(below);
                 stack.push(folder);
             } else if let Some(child) = folder.below.pop_front() {
@@ -149,26 +161,25 @@ impl<'a, V: Visitor> Walk<'a, V> {
                 reopen_parent(&mut stack, &folder);
             }
         }
-        Ok(())
     }
 
-    fn visit_in(&mut self, folder: &mut Folder, name: Vec<u8>) -> Result<Option<Child>, V::Error> {
-        let Some(handle) = &folder.handle else {
+    fn visit_in(&mut self, folder: &mut Folder, name: Vec<u8>) -> Option<Child> {
+        let Some(handle) = folder.handle.clone() else {
             self.lost_folder();
-            return Ok(None);
+            return None;
         };
         let device = folder.device;
         match folder.parts.as_mut().and_then(|parts| parts.remove(&name)) {
             // Above a root: named by a person, so links on the way are theirs to follow.
             Some(parts) if !parts.is_leaf() => self.visit_parent(handle.as_fd(), name, parts),
-            Some(_) => self.visit(handle.as_fd(), &name, None),
-            None => self.visit(handle.as_fd(), &name, Some(device)),
+            Some(_) => self.visit(&handle, &name, None),
+            None => self.visit(&handle, &name, Some(device)),
         }
     }
 
     fn lost_folder(&mut self) {
         let detail = "its folder was moved while it was walked";
-        self.visitor.exception(exception(&self.path, ExceptionKind::Vanished, detail));
+        self.except(exception(&self.path, ExceptionKind::Vanished, detail));
     }
 
     fn open_child(&mut self, folder: &Folder, child: Child) -> Option<Folder> {
@@ -185,7 +196,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         match opened.and_then(|handle| self.enter(handle, child.parts, child.device)) {
             Ok(folder) => Some(folder),
             Err(errno) => {
-                self.visitor.exception(refused(&self.path, errno));
+                self.except(refused(&self.path, errno));
                 None
             }
         }
@@ -197,71 +208,50 @@ impl<'a, V: Visitor> Walk<'a, V> {
         parent: BorrowedFd<'_>,
         name: Vec<u8>,
         parts: Parts,
-    ) -> Result<Option<Child>, V::Error> {
+    ) -> Option<Child> {
         let opened = open_folder(parent, &name, OFlags::empty())
             .and_then(|handle| Ok((Stat::from_raw(&fstat(&handle)?).ok_or(Errno::INVAL)?, handle)));
         match opened {
             Ok((stat, handle)) => {
-                self.tell_folder(handle.as_fd())?;
+                self.tell_folder(handle.as_fd());
                 let identity = stat.identity();
-                Ok(Some(Child { name, identity, parts: Some(parts), device: stat.dev }))
+                Some(Child { name, identity, parts: Some(parts), device: stat.dev })
             }
             Err(errno) => {
-                self.visitor.exception(refused(&self.path, errno));
-                Ok(None)
+                self.except(refused(&self.path, errno));
+                None
             }
         }
     }
 
     /// One entry; a folder to go into is given back. `device`: of the root above, `None` for a root.
-    fn visit(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &[u8],
-        device: Option<u64>,
-    ) -> Result<Option<Child>, V::Error> {
+    fn visit(&mut self, parent: &Arc<OwnedFd>, name: &[u8], device: Option<u64>) -> Option<Child> {
         if device.is_some() && self.options.excludes.patterns.matches(&self.path) {
-            self.visitor.excluded(&self.path, Excluded::Pattern);
-            return Ok(None);
+            self.exclude(Excluded::Pattern);
+            return None;
         }
-        let stat = match stat_of(parent, name) {
-            Ok(Some(stat)) => stat,
-            Ok(None) => return Ok(None),
+        let stat = match stat_of(parent.as_fd(), name) {
+            Ok(stat) => stat?,
             Err(errno) => {
-                self.visitor.exception(refused(&self.path, errno));
-                return Ok(None);
+                self.except(refused(&self.path, errno));
+                return None;
             }
         };
         match stat.kind {
-            Kind::File => self.visit_file(parent, name, &stat).map(|()| None),
-            Kind::Directory => self.visit_folder(parent, name, &stat, device),
+            Kind::File => {
+                let (path, name_at) = (self.path.clone(), self.path.len() - name.len());
+                self.out.push(Event::File { folder: parent.clone(), path, name_at, stat });
+                None
+            }
+            Kind::Directory => self.visit_folder(parent.as_fd(), name, &stat, device),
             Kind::Symlink
             | Kind::Fifo
             | Kind::Socket
             | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => self.visit_other(parent, name).map(|()| None),
-        }
-    }
-
-    fn visit_file(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &[u8],
-        stat: &Stat,
-    ) -> Result<(), V::Error> {
-        if self.visitor.take_unchanged(&self.path, stat)? {
-            return Ok(());
-        }
-        match open_file(parent, name) {
-            Ok((handle, stat)) => {
-                let xattrs = self.xattrs(xattr::read_most(&handle));
-                let found = self.found(stat.clone(), xattrs, None);
-                match OpenFile::new(handle, stat) {
-                    Ok(content) => self.visitor.file(found, content),
-                    Err(errno) => self.except(refused(&self.path, errno)),
-                }
+            | Kind::BlockDevice { .. } => {
+                self.visit_other(parent.as_fd(), name);
+                None
             }
-            Err(errno) => self.except(refused(&self.path, errno)),
         }
     }
 
@@ -271,32 +261,35 @@ impl<'a, V: Visitor> Walk<'a, V> {
         name: &[u8],
         stat: &Stat,
         device: Option<u64>,
-    ) -> Result<Option<Child>, V::Error> {
+    ) -> Option<Child> {
         if self.options.excludes.agent_home == Some(stat.identity()) {
-            self.visitor.excluded(&self.path, Excluded::AgentHome);
-            return Ok(None);
+            self.exclude(Excluded::AgentHome);
+            return None;
         }
         let handle = match open_folder(parent, name, OFlags::NOFOLLOW) {
             Ok(handle) => handle,
             Err(errno) => {
                 // The folder itself is kept, so that its place and rights come back.
-                self.visitor.exception(refused(&self.path, errno));
-                let found = self.found(stat.clone(), (Vec::new(), false), None);
-                return self.visitor.entry(found).map(|()| None);
+                self.except(refused(&self.path, errno));
+                self.tell(stat.clone(), (Vec::new(), false), None);
+                return None;
             }
         };
         let stat = match stat_of_handle(handle.as_fd()) {
             Ok(stat) => stat,
-            Err(errno) => return self.except(refused(&self.path, errno)).map(|()| None),
+            Err(errno) => {
+                self.except(refused(&self.path, errno));
+                return None;
+            }
         };
-        self.tell_folder(handle.as_fd())?;
+        self.tell_folder(handle.as_fd());
         if let Some(why) = device.and_then(|device| self.reason_to_stay_out(&handle, &stat, device))
         {
-            self.visitor.excluded(&self.path, why);
-            return Ok(None);
+            self.exclude(why);
+            return None;
         }
         let device = device.unwrap_or(stat.dev);
-        Ok(Some(Child { name: name.to_vec(), identity: stat.identity(), parts: None, device }))
+        Some(Child { name: name.to_vec(), identity: stat.identity(), parts: None, device })
     }
 
     fn reason_to_stay_out(&self, handle: &OwnedFd, stat: &Stat, device: u64) -> Option<Excluded> {
@@ -313,7 +306,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.options.excludes.one_file_system.then_some(Excluded::OtherFileSystem)
     }
 
-    fn visit_other(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), V::Error> {
+    fn visit_other(&mut self, parent: BorrowedFd<'_>, name: &[u8]) {
         // A handle that cannot read pins the inode: stat, target and xattrs are of one and the same.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let read = openat(parent, name, flags, Mode::empty()).and_then(|handle| {
@@ -328,30 +321,37 @@ impl<'a, V: Visitor> Walk<'a, V> {
             Ok((stat, _, _)) if matches!(stat.kind, Kind::File | Kind::Directory) => {
                 let swapped = "it became another kind of entry while it was looked at";
                 let swapped = exception(&self.path, ExceptionKind::ChangedWhileRead, swapped);
-                self.except(swapped)
+                self.except(swapped);
             }
             Ok((stat, target, xattrs)) => {
                 let xattrs = self.xattrs(xattrs);
-                let found = self.found(stat, xattrs, target);
-                self.visitor.entry(found)
+                self.tell(stat, xattrs, target);
             }
             Err(errno) => self.except(refused(&self.path, errno)),
         }
     }
 
-    fn except(&mut self, exception: RunException) -> Result<(), V::Error> {
-        self.visitor.exception(exception);
-        Ok(())
+    fn except(&mut self, exception: RunException) {
+        self.out.push(Event::Exception(exception));
     }
 
-    fn tell_folder(&mut self, handle: BorrowedFd<'_>) -> Result<(), V::Error> {
-        let stat = match stat_of_handle(handle) {
-            Ok(stat) => stat,
-            Err(errno) => return self.except(refused(&self.path, errno)),
-        };
-        let xattrs = self.xattrs(xattr::read_most(handle));
-        let found = self.found(stat, xattrs, None);
-        self.visitor.entry(found)
+    fn exclude(&mut self, why: Excluded) {
+        self.out.push(Event::Excluded(self.path.clone(), why));
+    }
+
+    fn tell_folder(&mut self, handle: BorrowedFd<'_>) {
+        match stat_of_handle(handle) {
+            Ok(stat) => {
+                let xattrs = self.xattrs(xattr::read_most(handle));
+                self.tell(stat, xattrs, None);
+            }
+            Err(errno) => self.except(refused(&self.path, errno)),
+        }
+    }
+
+    fn tell(&mut self, stat: Stat, xattrs: (Xattrs, bool), target: Option<Vec<u8>>) {
+        let found = found(self.options, self.path.clone(), stat, xattrs, target);
+        self.out.push(Event::Entry(found));
     }
 
     fn enter(
@@ -369,7 +369,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             None => self.list(&handle)?,
         };
         Ok(Folder {
-            handle: Some(handle),
+            handle: Some(Arc::new(handle)),
             identity: (raw.st_dev, raw.st_ino),
             names: names.into_iter(),
             below: VecDeque::new(),
@@ -382,33 +382,30 @@ impl<'a, V: Visitor> Walk<'a, V> {
     fn list(&mut self, handle: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
         let mut names = read_names(handle)?;
         if self.options.excludes.caches && is_tagged_cache(handle.as_fd(), &names) {
-            self.visitor.excluded(&self.path, Excluded::Cache);
+            self.exclude(Excluded::Cache);
             names.retain(|name| name == CACHE_TAG);
         }
         Ok(names)
     }
 
     /// The attributes, and whether some are missing.
-    fn xattrs(&mut self, (read, failed): xattr::Most) -> (Xattrs, bool) {
-        if let Some(errno) = failed {
-            let detail = format!("extended attributes: {}", std::io::Error::from(errno));
-            let told = exception(&self.path, ExceptionKind::MetadataIncomplete, detail);
-            self.visitor.exception(told);
-        }
-        (read, failed.is_some())
+    fn xattrs(&mut self, read: xattr::Most) -> (Xattrs, bool) {
+        xattr::told(&self.path, read, |told| self.out.push(Event::Exception(told)))
     }
+}
 
-    fn found(
-        &self,
-        stat: Stat,
-        (xattrs, incomplete): (Xattrs, bool),
-        link_target: Option<Vec<u8>>,
-    ) -> Found {
-        let user = self.options.names.user(stat.uid).map(str::to_owned);
-        let group = self.options.names.group(stat.gid).map(str::to_owned);
-        let meta = Meta { stat, user, group, link_target, xattrs, incomplete };
-        Found { path: self.path.clone(), meta }
-    }
+/// An entry with the names of its owners.
+pub(super) fn found(
+    options: &WalkOptions,
+    path: Vec<u8>,
+    stat: Stat,
+    (xattrs, incomplete): (Xattrs, bool),
+    link_target: Option<Vec<u8>>,
+) -> Found {
+    let user = options.names.user(stat.uid).map(str::to_owned);
+    let group = options.names.group(stat.gid).map(str::to_owned);
+    let meta = Meta { stat, user, group, link_target, xattrs, incomplete };
+    Found { path, meta }
 }
 
 /// `..` is no link; that it is still the folder we came from is checked by its identity.
@@ -419,7 +416,7 @@ fn reopen_parent(stack: &mut [Folder], done: &Folder) {
     let Some(here) = &done.handle else { return };
     let Ok(handle) = open_folder(here.as_fd(), b"..", OFlags::NOFOLLOW) else { return };
     let same = fstat(&handle).is_ok_and(|raw| (raw.st_dev, raw.st_ino) == parent.identity);
-    parent.handle = same.then_some(handle);
+    parent.handle = same.then(|| Arc::new(handle));
 }
 
 fn push(path: &mut Vec<u8>, name: &[u8]) {
@@ -453,7 +450,7 @@ fn open_folder(parent: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<Own
 }
 
 /// `NONBLOCK`: should a FIFO have taken the file's place since it was looked at, open returns at once.
-fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(File, Stat), Errno> {
+pub(super) fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(File, Stat), Errno> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let handle = match open_quietly(parent, name, flags) {
         Err(Errno::AGAIN) => open_leased(parent, name)?,

@@ -5,10 +5,13 @@
 
 use std::os::fd::{AsFd, AsRawFd as _};
 
+use domain::source::{ExceptionKind, RunException};
 use rustix::{
     fs::{fgetxattr, flistxattr, getxattr, listxattr},
     io::Errno,
 };
+
+use super::exception;
 
 /// Attributes sorted by name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -18,6 +21,15 @@ const MOST: usize = 64 * 1024;
 
 /// What could be read, and why the rest could not.
 pub type Most = (Xattrs, Option<Errno>);
+
+/// The attributes, and whether some are missing, which `tell` is told.
+pub fn told(path: &[u8], (read, failed): Most, tell: impl FnOnce(RunException)) -> (Xattrs, bool) {
+    if let Some(errno) = failed {
+        let detail = format!("extended attributes: {}", std::io::Error::from(errno));
+        tell(exception(path, ExceptionKind::MetadataIncomplete, detail));
+    }
+    (read, failed.is_some())
+}
 
 /// All of an open file or directory.
 pub fn read(handle: impl AsFd) -> Result<Xattrs, Errno> {

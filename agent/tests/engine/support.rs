@@ -144,6 +144,7 @@ impl Vault {
             key_epoch: 1,
             first_seq: 1,
             workers: 2,
+            max_pack: None,
         };
         Writer::begin(
             context,

@@ -48,6 +48,8 @@ pub struct BackupContext {
     pub first_seq: u64,
     /// Threads that hash, compress and seal; at least 1.
     pub workers: usize,
+    /// Packs are closed at this size if the vault's own is larger; bytes. Memory holds a few of them.
+    pub max_pack: Option<u32>,
 }
 
 /// Counts of one backup.

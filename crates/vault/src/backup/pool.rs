@@ -250,7 +250,8 @@ impl Shared {
             let builder = open.builder.as_mut().ok_or(BackupError::Worker)?;
             let ticket = builder.reserve(job.kind, job.id, job.parts, payload.len());
             let sizes = self.descriptor.packs;
-            if builder.reserved_bytes() >= u64::from(sizes.target)
+            let target = self.context.max_pack.map_or(sizes.target, |most| most.min(sizes.target));
+            if builder.reserved_bytes() >= u64::from(target)
                 || builder.frames() + 1 >= sizes.max_frames
             {
                 open.full = true;

@@ -58,6 +58,13 @@ enum Found {
     InBundle { offset: u32, length: u32, file: FileId },
 }
 
+/// What is to be put into the tree.
+enum Waiting {
+    Entry(Box<Entry>, Option<Found>),
+    /// As the tree has it.
+    Encoded(Vec<u8>),
+}
+
 /// A backup in progress. Calls must come in key order (see [`crate::tree::path`]).
 pub struct Writer {
     descriptor: VaultDescriptor,
@@ -66,7 +73,7 @@ pub struct Writer {
     tree: TreeBuilder,
     gear: Gear,
     bundle: OpenBundle,
-    pending: Vec<(Vec<u8>, Entry, Option<Found>)>,
+    pending: Vec<(Vec<u8>, Waiting)>,
     links: Links,
     last_key: Option<Vec<u8>>,
     stats: Stats,
@@ -236,11 +243,17 @@ impl Writer {
         Ok(Reuse::Taken)
     }
 
-    /// Adds a file with the size and content of the parent's entry in its `kind`, and fresh metadata.
-    pub fn unchanged(&mut self, entry: Entry) -> Result<Reuse, BackupError> {
-        let EntryKind::File { size, content } = entry.kind.clone() else {
+    /// Adds a file with the size and content of the parent's entry in its `kind`, and fresh metadata. `encoded` is
+    /// the entry as the parent's tree has it, if nothing about it is fresh: it is then taken over as it is.
+    pub fn unchanged(
+        &mut self,
+        entry: Entry,
+        encoded: Option<Vec<u8>>,
+    ) -> Result<Reuse, BackupError> {
+        let EntryKind::File { size, content } = &entry.kind else {
             return Err(BackupError::BadEntry);
         };
+        let size = *size;
         if content.length() != Some(size) {
             return Err(BackupError::BadEntry);
         }
@@ -249,10 +262,19 @@ impl Writer {
         }
         let key = self.next_key(&entry, true)?;
         self.each_frame(&entry, FrameStore::take);
-        let found = Found::Ready(content);
-        self.remember_link(&entry, size, &found);
         self.stats.source_bytes += size;
-        self.enqueue(key, entry, Some(found))?;
+        self.stats.files += 1;
+        if entry.hardlink.is_some()
+            && let EntryKind::File { content, .. } = &entry.kind
+        {
+            self.remember_link(&entry, size, &Found::Ready(content.clone()));
+        }
+        debug_assert!(encoded.as_ref().is_none_or(|encoded| *encoded == entry.encode()));
+        let waiting = match encoded {
+            Some(encoded) => Waiting::Encoded(encoded),
+            None => Waiting::Entry(Box::new(entry), None),
+        };
+        self.enqueue_waiting(key, waiting)?;
         Ok(Reuse::Taken)
     }
 
@@ -317,11 +339,15 @@ impl Writer {
             EntryKind::Directory => self.stats.directories += 1,
             _ => self.stats.others += 1,
         }
-        self.last_key = Some(key.clone());
+        self.enqueue_waiting(key, Waiting::Entry(Box::new(entry), found))
+    }
+
+    fn enqueue_waiting(&mut self, key: Vec<u8>, waiting: Waiting) -> Result<(), BackupError> {
+        self.last_key.get_or_insert_default().clone_from(&key);
         if self.bundle.is_empty() {
-            return self.push(&key, entry, found, None);
+            return self.push(&key, waiting, None);
         }
-        self.pending.push((key, entry, found));
+        self.pending.push((key, waiting));
         if self.bundle.ends(self.descriptor.bundling) || self.pending.len() >= MAX_PENDING {
             self.close_bundle()?;
         }
@@ -335,8 +361,8 @@ impl Writer {
         let OpenBundle { bytes, parts, .. } = std::mem::take(&mut self.bundle);
         let (bundle, _) = self.store.put(FrameKind::Bundle, &bytes, parts)?;
         self.links.close(bundle)?;
-        for (key, entry, found) in std::mem::take(&mut self.pending) {
-            self.push(&key, entry, found, Some(bundle))?;
+        for (key, waiting) in std::mem::take(&mut self.pending) {
+            self.push(&key, waiting, Some(bundle))?;
         }
         Ok(())
     }
@@ -344,10 +370,13 @@ impl Writer {
     fn push(
         &mut self,
         key: &[u8],
-        mut entry: Entry,
-        found: Option<Found>,
+        waiting: Waiting,
         bundle: Option<ChunkId>,
     ) -> Result<(), BackupError> {
+        let (mut entry, found) = match waiting {
+            Waiting::Entry(entry, found) => (entry, found),
+            Waiting::Encoded(encoded) => return self.tree.push(key, &encoded, &mut self.store),
+        };
         if let (EntryKind::File { content, .. }, Some(found)) = (&mut entry.kind, found) {
             *content = resolve(found, bundle)?;
         }

@@ -299,10 +299,13 @@ impl Frames {
             PackKind::Data => range.end,
         };
         let bytes = self.read(pack, range.start..end)?;
-        let frame = self.decode(pack, &open, at, &bytes, range.start)?;
+        let mut decoder = Decoder::default();
+        let of = (pack, &*open);
+        let raw = self.decode_with(&mut decoder, of, at, &bytes, range.start)?;
+        let frame = Arc::new(raw.to_vec());
         self.state().cache.insert(*id, Arc::clone(&frame));
         if pack.kind == PackKind::Meta {
-            self.read_ahead(pack, &open, at + 1, &bytes, range.start);
+            self.read_ahead(&mut decoder, of, at + 1, &bytes, range.start);
         }
         Ok(frame)
     }
@@ -321,14 +324,21 @@ impl Frames {
     }
 
     /// Decodes the frames that came along; what does not decode is met again when it is asked for.
-    fn read_ahead(&self, pack: &PackRef, open: &OpenPack, from: u32, bytes: &[u8], start: u64) {
+    fn read_ahead(
+        &self,
+        decoder: &mut Decoder,
+        (pack, open): (&PackRef, &OpenPack),
+        from: u32,
+        bytes: &[u8],
+        start: u64,
+    ) {
         for at in from.. {
             let (Ok(info), Ok(range)) = (open.info(at), open.range(at)) else { return };
             if range.end - start > bytes.len() as u64 || info.kind == FrameKind::Pad {
                 return;
             }
-            let Ok(frame) = self.decode(pack, open, at, bytes, start) else { return };
-            self.state().cache.insert(info.id, frame);
+            let Ok(raw) = self.decode_with(decoder, (pack, open), at, bytes, start) else { return };
+            self.state().cache.insert(info.id, Arc::new(raw.to_vec()));
         }
     }
 

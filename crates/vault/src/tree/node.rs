@@ -72,20 +72,17 @@ impl Node {
             return Err(CborError::OutOfBounds);
         }
         let count = (items - 1) / width;
-        let mut previous: Option<Vec<u8>> = None;
         let node = if level == 0 {
-            let mut leaf = Vec::with_capacity(count);
+            let mut leaf: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(count);
             for _ in 0..count {
-                let key = read_key(r, previous.as_deref())?;
-                leaf.push((key.clone(), r.bytes()?.to_vec()));
-                previous = Some(key);
+                let key = read_key(r, leaf.last().map(|(key, _)| key.as_slice()))?;
+                leaf.push((key, r.bytes()?.to_vec()));
             }
             Self::Leaf(leaf)
         } else {
-            let mut children = Vec::with_capacity(count);
+            let mut children: Vec<Child> = Vec::with_capacity(count);
             for _ in 0..count {
-                let first = read_key(r, previous.as_deref())?;
-                previous = Some(first.clone());
+                let first = read_key(r, children.last().map(|child| child.first.as_slice()))?;
                 children.push(Child { first, id: ChunkId(r.array_of()?), entries: r.u64()? });
             }
             Self::Inner { level, children }

@@ -111,9 +111,15 @@ impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
         if let Some((node, at)) = self.stack.last_mut()
             && let Node::Leaf(items) = &**node
         {
-            let within = items.first().is_some_and(|(first, _)| first.as_slice() <= key)
-                && items.last().is_some_and(|(last, _)| last.as_slice() >= key);
-            if within {
+            let within = || {
+                items.first().is_some_and(|(first, _)| first.as_slice() <= key)
+                    && items.last().is_some_and(|(last, _)| last.as_slice() >= key)
+            };
+            // Who asks in order asks for this one.
+            if items.get(*at).is_some_and(|(item, _)| item == key) {
+                return Ok(());
+            }
+            if within() {
                 *at = items.partition_point(|(item, _)| item.as_slice() < key);
                 return Ok(());
             }
@@ -177,13 +183,17 @@ impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
         self.next_item()?.as_ref().map(decode).transpose()
     }
 
-    /// The entry at `path`, if there is one; paths must come in key order for this to be cheap.
-    pub fn find(&mut self, path: &[u8]) -> Result<Option<Entry>, TreeError> {
+    /// The entry at `path`, if there is one, and its encoding; paths must come in key order for this to be cheap.
+    pub fn find(&mut self, path: &[u8]) -> Result<Option<(Entry, Vec<u8>)>, TreeError> {
         let key = path::key(path)?;
         self.seek(&key)?;
-        match self.next_item()? {
-            Some(item) if item.0 == key => decode(&item).map(Some),
-            _ => Ok(None),
-        }
+        // A key that is in the tree is in the leaf it was sought in.
+        let Some((node, at)) = self.stack.last_mut() else { return Ok(None) };
+        let Node::Leaf(items) = &**node else { return Ok(None) };
+        let Some((_, encoded)) = items.get(*at).filter(|(found, _)| *found == key) else {
+            return Ok(None);
+        };
+        *at += 1;
+        Ok(Some((Entry::decode(path.to_vec(), encoded)?, encoded.clone())))
     }
 }

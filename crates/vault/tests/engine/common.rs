@@ -159,6 +159,7 @@ impl Lab {
             key_epoch: self.epoch,
             first_seq: 0,
             workers: self.workers,
+            max_pack: None,
         }
     }
 
@@ -221,10 +222,12 @@ impl Lab {
                 Some(cursor) if trust => cursor.find(&source.entry.path).unwrap(),
                 _ => None,
             };
-            if let Some(old) = old.filter(|old| old.looks_unchanged(&source.entry)) {
+            if let Some((old, encoded)) = old.filter(|(old, _)| old.looks_unchanged(&source.entry))
+            {
                 let mut entry = source.entry.clone();
                 entry.kind = old.kind;
-                if writer.unchanged(entry).unwrap() == Reuse::Taken {
+                let encoded = (entry.encode() == encoded).then_some(encoded);
+                if writer.unchanged(entry, encoded).unwrap() == Reuse::Taken {
                     continue;
                 }
             }

@@ -76,10 +76,10 @@ fn back_up(lab: &Lab, tree: &Tree, parent: Option<&Done>, index: &Arc<ChunkIndex
             continue;
         }
         let old = cursor.as_mut().and_then(|cursor| cursor.find(&source.entry.path).unwrap());
-        if let Some(old) = old.filter(|old| old.looks_unchanged(&source.entry)) {
+        if let Some((old, _)) = old.filter(|(old, _)| old.looks_unchanged(&source.entry)) {
             let mut entry = source.entry.clone();
             entry.kind = old.kind;
-            if writer.unchanged(entry).unwrap() == Reuse::Taken {
+            if writer.unchanged(entry, None).unwrap() == Reuse::Taken {
                 continue;
             }
         }

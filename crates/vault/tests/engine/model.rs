@@ -263,7 +263,7 @@ fn an_image_in_blocks_reuses_all_but_the_changed_one() {
     assert!(read == image);
     // Unchanged, with its lists read from the parent.
     let mut writer = lab.writer(Some(Arc::new(reader)), Arc::new(lab.index())).unwrap();
-    assert_eq!(writer.unchanged(entry).unwrap(), vault::backup::Reuse::Taken);
+    assert_eq!(writer.unchanged(entry, None).unwrap(), vault::backup::Reuse::Taken);
     let third = lab.commit(writer.finish(Summary::default()).unwrap(), Some(&second), 0);
     assert_eq!(third.finished.stats.new_bytes, 0);
     let report = verify::quick(&lab.reader(&third));

@@ -47,6 +47,7 @@ async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
         key_epoch: 1,
         first_seq: 0,
         workers: 1,
+        max_pack: None,
     };
     let index = Arc::new(ChunkIndex::new(agent.vault));
     let ids = world.app.ids().clone();
