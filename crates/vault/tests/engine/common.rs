@@ -100,6 +100,7 @@ pub struct Lab {
     pub roster: Vec<u8>,
     pub bucket: Arc<Bucket>,
     pub workers: usize,
+    pub max_pack: Option<u32>,
 }
 
 /// A finished backup with its manifest.
@@ -141,6 +142,7 @@ impl Lab {
             bucket: Arc::default(),
             ids,
             workers: 2,
+            max_pack: None,
         }
     }
 
@@ -159,7 +161,7 @@ impl Lab {
             key_epoch: self.epoch,
             first_seq: 0,
             workers: self.workers,
-            max_pack: None,
+            max_pack: self.max_pack,
         }
     }
 

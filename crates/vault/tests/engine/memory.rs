@@ -126,6 +126,24 @@ fn a_backup_makes_the_same_packs_and_tree_with_any_memory() {
 }
 
 #[test]
+fn smaller_packs_hold_the_same_tree() {
+    let tree = tree();
+    let made = [None, Some(100_000), Some(2 << 20)].map(|max_pack| {
+        let mut lab = Lab::new(92);
+        (lab.workers, lab.max_pack) = (1, max_pack);
+        let done = back_up(&lab, &tree, None, &Arc::new(lab.index()));
+        assert_same(&lab.reader(&done), &tree);
+        let longest = done.finished.usage.iter().map(|pack| pack.length).max();
+        (done.finished.root, longest)
+    });
+    let [(root, usual), (same, small), (again, large)] = made;
+    assert!(root == same && root == again);
+    // A pack is closed by the frame that reaches its size; the vault's own is never exceeded.
+    assert!(small < usual && small < Some(1_300_000), "{small:?} {usual:?}");
+    assert_eq!(large, usual);
+}
+
+#[test]
 fn what_a_failed_file_stored_counts_only_if_another_uses_it() {
     let lab = Lab::new(91);
     let index = Arc::new(lab.index());
