@@ -2,7 +2,7 @@
 # The whole suite, cheapest first; prints how long each part took. Every server a test needs is started and
 # stopped by the test run itself.
 #   make test              everything
-#   make test ONLY="lint rust"    some parts: deps lint build portal rust python
+#   make test ONLY="lint rust"    some parts: deps lint build portal rust fault python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true
@@ -41,6 +41,8 @@ build() {
 rust() { cargo nextest run --locked --workspace --profile "$profile"; }
 # The independent decoder, and the arithmetic of the benchmarks.
 python() { tests/.venv/bin/python -B -m pytest -q -p no:cacheprovider tests/decoder tests/bench; }
+# The points need a build of their own; hostile bytes are in `rust` already.
+fault() { FIGURES=no scripts/fault.sh; }
 portal() {
   command -v npm >/dev/null || { echo "skipped: Node is missing"; return; }
   (cd web && npm run --silent lint && npm test --silent && npm run --silent build)
@@ -52,6 +54,7 @@ part lint lint
 part build build
 part portal portal
 part rust rust
+part fault fault
 part python python
 
 printf '\n'

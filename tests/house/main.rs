@@ -2,5 +2,6 @@
 
 mod borders;
 mod errors;
+mod faults;
 mod licences;
 mod tidiness;

@@ -55,6 +55,7 @@ pub fn pause(attempt: u32, ids: &dyn IdGen) -> Duration {
     let whole = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
     let mut random = [0];
     ids.fill(&mut random);
+    let whole = faults::hurry(whole);
     whole / 2 + whole.mul_f64(f64::from(random[0]) / 512.0)
 }
 

@@ -82,7 +82,7 @@ pub enum Stored {
 
 /// No more than this without a byte in either direction. A limit for a whole transfer would keep slow lines out: 64 MiB
 /// take longer than a minute below 9 Mbit/s.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = faults::sooner(Duration::from_secs(60));
 
 /// How much of a file is read and sent at a time.
 const PIECE: usize = 64 * 1024;

@@ -112,7 +112,7 @@ impl<'a> Feeder<'a> {
             writer,
             parent,
             salvage: None,
-            checkpoint_every: CHECKPOINT,
+            checkpoint_every: faults::every(CHECKPOINT),
             checkpoint: Instant::now(),
             names,
             counters,

@@ -105,6 +105,7 @@ pub fn index_of(
 /// # Errors
 /// What the system says; it costs time then, nothing else.
 pub fn save_index(home: &Path, index: &ChunkIndex) -> io::Result<()> {
+    faults::point("index: save")?;
     index.save(&home.join(INDEX), GENERATION)
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -49,6 +49,7 @@ impl Spool {
                 // Not ours; it is in nobody's way.
                 tracing::warn!(folder = %entry.path().display(), "a stray folder in the journal");
             } else {
+                faults::point("journal: clear")?;
                 fs::remove_file(entry.path())?;
             }
         }
@@ -73,8 +74,9 @@ impl Spool {
         bytes: &[u8],
     ) -> io::Result<Spooled> {
         let path = self.folder.join(format!("{seq:08}-{}-{sha256}", kind.as_str()));
+        faults::point("journal: create")?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(bytes)?;
+        faults::write_all("journal: write", &mut file, bytes)?;
         let md5 = self.with_md5.then(|| Md5::digest(bytes).into());
         Ok(Spooled { path, kind, seq, sha256, md5, length: bytes.len() as u64 })
     }
@@ -96,6 +98,7 @@ impl Spooled {
         if let Err(error) = kept {
             tracing::warn!(%error, "the agent's cache cannot be written");
         }
+        faults::point("journal: remove")?;
         match fs::remove_file(&self.path) {
             // The cache has taken it over.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

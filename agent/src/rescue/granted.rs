@@ -3,10 +3,14 @@
 //! An enrolled agent cannot list a bucket, so its "listing" is what the manifests of its snapshots name. Receipts and
 //! what nobody names are not seen this way; a check of a copy of the bucket sees them.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use domain::SnapshotId;
+use domain::{PackId, SnapshotId};
 use vault::{
     layout::{self, ObjectKind},
     manifest::{PackRef, SignedManifest},
@@ -26,6 +30,9 @@ use crate::{
 struct Granted {
     packs: BTreeMap<String, (PackRef, Arc<GrantSource>)>,
     manifests: BTreeMap<String, Bytes>,
+    /// The manifests of the snapshots themselves. Others are links of their chains: of snapshots among these, or of
+    /// forgotten ones, whose packs are nobody's any more.
+    snapshots: BTreeSet<PackId>,
 }
 
 /// The vault of this agent, with the objects of the given snapshots.
@@ -35,11 +42,13 @@ struct Granted {
 pub async fn open(member: &Member, snapshots: &[SnapshotId]) -> Result<OpenVault, FetchError> {
     let (tenant, vault) = (member.descriptor.tenant, member.descriptor.vault);
     let transfer = Transfer::new()?;
-    let mut granted = Granted { packs: BTreeMap::new(), manifests: BTreeMap::new() };
+    let mut granted =
+        Granted { packs: BTreeMap::new(), manifests: BTreeMap::new(), snapshots: BTreeSet::new() };
     for snapshot in snapshots {
         let (chain, bytes) = fetch_chain_bytes(member, &transfer, *snapshot).await?;
         let source =
             GrantSource::new(member, transfer.clone(), *snapshot, &chain.packs, Caching::Bypass);
+        granted.snapshots.extend(chain.newest().map(|signed| signed.id));
         for (signed, bytes) in chain.manifests.iter().zip(bytes) {
             granted.manifests.insert(key(tenant, vault, signed), bytes);
         }
@@ -85,5 +94,9 @@ impl Objects for Granted {
             Some((from, to)) if from <= to && to <= bytes.len() => Ok(bytes.slice(from..to)),
             _ => Err(SourceError::Missing),
         }
+    }
+
+    fn is_mere_link(&self, manifest: PackId) -> bool {
+        !self.snapshots.contains(&manifest)
     }
 }

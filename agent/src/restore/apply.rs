@@ -14,7 +14,14 @@ use rustix::{
     io::Errno,
 };
 
+use super::safe_root::point;
 use crate::sources::{Kind, Moment, Xattrs, xattr};
+
+/// Fault points.
+const OWNER: &str = "restore: owner";
+const MODE: &str = "restore: mode";
+const ATTRIBUTE: &str = "restore: attribute";
+const TIME: &str = "restore: time";
 
 /// What to put back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,19 +50,26 @@ pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherit
     let now = fstat(handle).ok();
     // A restore sets what is right already in most of its files: asking is cheaper than setting.
     let owned = now.is_some_and(|now| (now.st_uid, now.st_gid) == (wanted.uid, wanted.gid))
-        || owner(wanted, |uid, gid| fchown(handle, uid, gid), &mut short);
+        || owner(
+            wanted,
+            |uid, gid| point(OWNER).and_then(|()| fchown(handle, uid, gid)),
+            &mut short,
+        );
     let mode = safe_mode(wanted.mode, owned, &mut short);
     if inherited == Inherited::Perhaps {
         clear_inherited(handle, &wanted.xattrs);
     }
     if inherited == Inherited::Perhaps || now.is_none_or(|now| now.st_mode & 0o7777 != mode) {
-        note(&mut short, "mode", fchmod(handle, Mode::from_raw_mode(mode)));
+        let set = point(MODE).and_then(|()| fchmod(handle, Mode::from_raw_mode(mode)));
+        note(&mut short, "mode", set);
     }
     for (name, value) in &wanted.xattrs {
-        let set = fsetxattr(handle, name.as_slice(), value, XattrFlags::empty());
+        let set = point(ATTRIBUTE)
+            .and_then(|()| fsetxattr(handle, name.as_slice(), value, XattrFlags::empty()));
         note_attribute(&mut short, name, set);
     }
-    note(&mut short, "modification time", futimens(handle, &times(wanted.mtime)));
+    let set = point(TIME).and_then(|()| futimens(handle, &times(wanted.mtime)));
+    note(&mut short, "modification time", set);
     short
 }
 
@@ -63,19 +77,22 @@ pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherit
 pub fn to_pinned(pinned: BorrowedFd<'_>, kind: Kind, wanted: &Attributes) -> Shortfalls {
     let mut short = Vec::new();
     let this = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    let owned = owner(wanted, |uid, gid| chownat(pinned, "", uid, gid, this), &mut short);
+    let give = |uid, gid| point(OWNER).and_then(|()| chownat(pinned, "", uid, gid, this));
+    let owned = owner(wanted, give, &mut short);
     // The handle's own name under /proc reaches the pinned inode, not whatever has its name by now.
     let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
     if kind != Kind::Symlink {
         let mode = Mode::from_raw_mode(safe_mode(wanted.mode, owned, &mut short));
-        let set = chmodat(rustix::fs::CWD, path.as_str(), mode, AtFlags::empty());
+        let set = point(MODE)
+            .and_then(|()| chmodat(rustix::fs::CWD, path.as_str(), mode, AtFlags::empty()));
         note(&mut short, "mode", set);
     }
     for (key, value) in &wanted.xattrs {
-        let set = setxattr(path.as_str(), key.as_slice(), value, XattrFlags::empty());
+        let set = point(ATTRIBUTE)
+            .and_then(|()| setxattr(path.as_str(), key.as_slice(), value, XattrFlags::empty()));
         note_attribute(&mut short, key, set);
     }
-    let set = utimensat(pinned, "", &times(wanted.mtime), this);
+    let set = point(TIME).and_then(|()| utimensat(pinned, "", &times(wanted.mtime), this));
     note(&mut short, "modification time", set);
     short
 }
@@ -126,7 +143,7 @@ fn clear_inherited(handle: BorrowedFd<'_>, wanted: &Xattrs) {
             || name == b"security.capability";
         if ours && !wanted.iter().any(|(other, _)| *other == name) {
             // Best effort: what stays is compared and told by nobody else, but harms nothing.
-            let _ = fremovexattr(handle, name.as_slice());
+            let _ = point(ATTRIBUTE).and_then(|()| fremovexattr(handle, name.as_slice()));
         }
     }
 }

@@ -24,7 +24,7 @@ use vault::{
 
 use super::{
     Overwrite, ProblemKind, Work, apply, marker,
-    safe_root::{Access, Folder, Refused, Replace, split},
+    safe_root::{Access, Folder, Refused, Replace, point, split},
     seats::Seat,
 };
 use crate::{
@@ -189,6 +189,7 @@ impl<'a> Crew<'a> {
         }
         self.open(job, state, bytes.len() as u64).map_err(|refused| self.explain(refused))?;
         let Some(handle) = &state.handle else { return Ok(()) };
+        point("restore: write").map_err(|errno| self.explain(errno.into()))?;
         handle.write_all_at(bytes, at).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             self.explain(errno.into())
@@ -224,7 +225,8 @@ impl<'a> Crew<'a> {
         self.open(job, state, 0).map_err(|refused| self.explain(refused))?;
         let Some(handle) = &state.handle else { return Ok(()) };
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(handle, flags, offset, length) {
+        match point("restore: make a hole").and_then(|()| fallocate(handle, flags, offset, length))
+        {
             Ok(()) => Ok(()),
             Err(Errno::NOTSUP | Errno::NOSYS) => zeros(handle, offset, length),
             Err(errno) => Err(self.explain(errno.into())),
@@ -243,6 +245,7 @@ impl<'a> Crew<'a> {
             (None, Some(base)) => {
                 let (handle, temporary) = take_over(&seat, base, name)?;
                 state.temporary = Some(temporary);
+                point("restore: set the length")?;
                 ftruncate(&handle, job.entry.size())?;
                 handle
             }
@@ -277,12 +280,14 @@ impl<'a> Crew<'a> {
             return Ok(handle);
         }
         if job.is_large() && !may_be_sparse(&job.entry) {
-            match fallocate(&handle, FallocateFlags::empty(), 0, size) {
+            let flags = FallocateFlags::empty();
+            match point("restore: make room").and_then(|()| fallocate(&handle, flags, 0, size)) {
                 // A file system that cannot, or a file larger than it can say: the writes will tell.
                 Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
+        point("restore: set the length")?;
         ftruncate(&handle, size)?;
         Ok(handle)
     }
@@ -335,6 +340,7 @@ impl<'a> Crew<'a> {
             let seat = self.work.seats.at(above)?;
             if existing {
                 let handle = seat.folder.open_file(&temporary, Access::Write)?;
+                point("restore: time")?;
                 futimens(&handle, &BEGINNING_OF_TIME)?;
                 return seat.folder.rename(&temporary, name, Replace::Never);
             }
@@ -395,6 +401,7 @@ fn take_over(seat: &Seat, base: &Base, name: &[u8]) -> Result<(File, Vec<u8>), R
         return Ok((handle, base.name.clone()));
     }
     let part = marker::part(name);
+    point("restore: mode")?;
     fchmod(&handle, rustix::fs::Mode::from_raw_mode(0o600))?;
     seat.folder.rename(&base.name, &part, Replace::Never)?;
     let moved = seat.folder.stat(&part)?;
@@ -409,6 +416,7 @@ fn zeros(handle: &File, mut offset: u64, mut length: u64) -> Result<(), String> 
     while length > 0 {
         let part = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
         let zeros = ZEROS.get(..part).unwrap_or_default();
+        faults::point("restore: write").map_err(|error| error.to_string())?;
         handle.write_all_at(zeros, offset).map_err(|error| error.to_string())?;
         offset += part as u64;
         length -= part as u64;

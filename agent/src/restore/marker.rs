@@ -4,7 +4,7 @@
 //! ended, it is not. A marker whose lock is held belongs to a restore that is alive: its temporaries
 //! stay. It must not know snapshots.
 
-use std::{fs::File, io::Write as _};
+use std::fs::File;
 
 use rustix::{
     fs::{Dir, FlockOperation, flock},
@@ -37,7 +37,7 @@ impl Marker {
         let Ok(top) = root.folder(b"") else { return none };
         match top.create_file(MARKER) {
             Ok(mut file) => {
-                let _ = file.write_all(WORDS);
+                let _ = faults::write_all("restore: marker: write", &mut file, WORDS);
                 let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
                 Self { held: Some(file), resumed: false }
             }

@@ -399,7 +399,10 @@ fn finish(
     finish::folders(work, std::mem::take(&mut scanned.folders))?;
     if order.options.durability == Durability::AtEnd {
         let top = work.root.folder(b"").map_err(|refused| io::Error::other(refused.to_string()));
-        let synced = top.and_then(|top| Ok(syncfs(top.handle())?));
+        let synced = top.and_then(|top| {
+            faults::point("restore: sync")?;
+            Ok(syncfs(top.handle())?)
+        });
         synced.map_err(RestoreError::Sync)?;
     }
     if order.options.afterwards == Afterwards::Verify {

@@ -99,6 +99,7 @@ impl SafeRoot {
     /// # Errors
     /// What the system says.
     pub fn create(target: &Path) -> io::Result<Self> {
+        faults::point("restore: make target")?;
         std::fs::create_dir_all(target)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open(target, flags, Mode::empty())?;
@@ -196,6 +197,7 @@ impl Folder {
     /// See [`Refused`].
     pub fn make_folder(&self, name: &[u8]) -> Result<Self> {
         let name = Name::check(name)?;
+        point("restore: make folder")?;
         match mkdirat(&self.0, name.0, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
@@ -209,6 +211,7 @@ impl Folder {
     /// See [`Refused`].
     pub fn add_folder(&self, name: &[u8]) -> Result<bool> {
         let name = Name::check(name)?;
+        point("restore: make folder")?;
         match mkdirat(&self.0, name.0, Mode::from_raw_mode(0o700)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
@@ -235,6 +238,7 @@ impl Folder {
     /// See [`Refused`].
     pub fn create_file(&self, name: &[u8]) -> Result<File> {
         let name = Name::check(name)?;
+        point("restore: create file")?;
         let flags = OFlags::RDWR
             | OFlags::CREATE
             | OFlags::EXCL
@@ -283,6 +287,7 @@ impl Folder {
         if target.is_empty() || target.contains(&0) {
             return Err(Refused::HostileName);
         }
+        point("restore: make link")?;
         Ok(symlinkat(target, &self.0, name.0)?)
     }
 
@@ -302,6 +307,7 @@ impl Folder {
             }
         };
         let rdev: Dev = rdev;
+        point("restore: make node")?;
         Ok(mknodat(&self.0, name.0, file_type, Mode::from_raw_mode(0o600), rdev)?)
     }
 
@@ -311,6 +317,7 @@ impl Folder {
     /// See [`Refused`].
     pub fn hard_link(&self, from: &Self, from_name: &[u8], name: &[u8]) -> Result<()> {
         let (from_name, name) = (Name::check(from_name)?, Name::check(name)?);
+        point("restore: make hard link")?;
         Ok(linkat(&from.0, from_name.0, &self.0, name.0, AtFlags::empty())?)
     }
 
@@ -320,6 +327,7 @@ impl Folder {
     /// See [`Refused`].
     pub fn rename(&self, from: &[u8], to: &[u8], replace: Replace) -> Result<()> {
         let (from, to) = (Name::check(from)?, Name::check(to)?);
+        point("restore: rename")?;
         match replace {
             Replace::Existing => renameat(&self.0, from.0, &self.0, to.0)?,
             Replace::Never => {
@@ -344,8 +352,14 @@ impl Folder {
     /// See [`Refused`].
     pub fn remove(&self, name: &[u8]) -> Result<()> {
         let name = Name::check(name)?;
+        point("restore: remove")?;
         Ok(unlinkat(&self.0, name.0, AtFlags::empty())?)
     }
+}
+
+/// A fault point, with errors as the system's own.
+pub(super) fn point(name: &'static str) -> std::result::Result<(), Errno> {
+    faults::point(name).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// For what a file is opened.

@@ -42,7 +42,10 @@ impl Spill {
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(tempfile::tempfile()?),
+            none => {
+                faults::point("scratch: create")?;
+                none.insert(tempfile::tempfile()?)
+            }
         };
         let mut encoded = Vec::with_capacity(self.open.bytes.len() + self.open.ends.len() * 8);
         for end in &self.open.ends {

@@ -30,7 +30,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_file_name(name);
     let _ = fs::remove_file(&beside);
     let replaced = replace(&beside, path, bytes);
-    if replaced.is_err() {
+    if replaced.is_err() && faults::point("home: remove").is_ok() {
         let _ = fs::remove_file(&beside);
     }
     replaced?;
@@ -40,9 +40,12 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 fn replace(beside: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    faults::point("home: create")?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
-    file.write_all(bytes)?;
+    faults::write_all("home: write", &mut file, bytes)?;
+    faults::point("home: fsync")?;
     file.sync_all()?;
+    faults::point("home: rename")?;
     fs::rename(beside, path)
 }
 
@@ -63,6 +66,7 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    faults::point("home: fsync of the folder")?;
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 

@@ -33,6 +33,7 @@ pub fn acquire(path: &Path) -> Result<RunLock, Busy> {
     let io = |source| Busy::Io { path: path.display().to_string(), source };
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    faults::point("home: lock").map_err(io)?;
     let mut file = options.open(path).map_err(io)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {

@@ -222,7 +222,8 @@ impl Home {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "the last receipt cannot be read and is put aside");
-                if matches!(error, StateError::Damaged { .. }) {
+                let damaged = matches!(error, StateError::Damaged { .. });
+                if damaged && faults::point("home: put aside").is_ok() {
                     let path = self.path.join(RECEIPT);
                     let _ = std::fs::rename(&path, path.with_extension("json.damaged"));
                 }
@@ -248,7 +249,9 @@ impl Home {
     /// The run ended, however it did.
     pub fn forget_running(&self) {
         // Should it stay, the next run finishes an ended one, which does nothing.
-        let _ = std::fs::remove_file(self.path.join(RUNNING));
+        if faults::point("home: remove").is_ok() {
+            let _ = std::fs::remove_file(self.path.join(RUNNING));
+        }
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {

@@ -22,6 +22,7 @@ use crate::{TestDb, auth_stand_in::StandIn};
 const START_MS: u64 = 1_768_219_200_000;
 const ORIGIN: &str = "http://everhold.test";
 
+type Dial = Box<dyn Fn(String) -> String>;
 type Build = Box<dyn FnOnce(Platform) -> Pin<Box<dyn Future<Output = Role>>>>;
 
 /// Which roles a test runs, and how they are built.
@@ -30,6 +31,7 @@ pub struct TestAppBuilder {
     roles: Vec<(RoleName, Build)>,
     limits: Option<Limits>,
     ids: Option<Arc<dyn IdGen>>,
+    dial: Option<Dial>,
 }
 
 impl TestAppBuilder {
@@ -59,6 +61,12 @@ impl TestAppBuilder {
         self.ids = Some(ids);
         self
     }
+    /// Another way to the same databases, for what stands between: gets and gives URLs.
+    #[must_use]
+    pub fn dial(mut self, by: impl Fn(String) -> String + 'static) -> Self {
+        self.dial = Some(Box::new(by));
+        self
+    }
 
     /// Starts it all. Workers are not run: tests take the steps themselves (see [`TestApp::settle`]).
     ///
@@ -78,7 +86,7 @@ impl TestAppBuilder {
             let platform = Platform {
                 clock: clock.clone(),
                 ids: ids.clone(),
-                db: database.role(name).await?,
+                db: dialled(&database, name, self.dial.as_deref()).await?,
                 verifier: verifier.clone(),
                 service_keys: service_keys.clone(),
                 peers: peers.as_seen_by(name),
@@ -110,6 +118,19 @@ impl TestAppBuilder {
             database,
         })
     }
+}
+
+async fn dialled(
+    database: &TestDb,
+    name: RoleName,
+    dial: Option<&dyn Fn(String) -> String>,
+) -> Result<pg::Db> {
+    let mut config = database.config(name);
+    if let Some(dial) = dial {
+        config.url = dial(config.url);
+        config.system_url = dial(config.system_url);
+    }
+    Ok(pg::Db::connect(name, &config).await?)
 }
 
 /// Everything a test talks to.

@@ -106,7 +106,7 @@ impl<'a> Wanted<'a> {
         let mut wanted = Self { sets: Vec::new(), refs: BTreeMap::new() };
         for found in &snapshots.found {
             // Its packs may be gone by right; its manifest counted as a link of others.
-            if found.is_forgotten() {
+            if found.is_forgotten() || vault.objects.is_mere_link(found.signed.id) {
                 report.forgotten += 1;
                 continue;
             }

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -37,10 +37,14 @@ impl Head {
     pub fn save(&self, folder: &Path) -> io::Result<()> {
         let fresh = folder.join(FRESH);
         let mut options = OpenOptions::new();
+        faults::point("index: create the head")?;
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(&self.encode())?;
+        faults::write_all("index: head: write", &mut file, &self.encode())?;
+        faults::point("index: fsync of the head")?;
         file.sync_all()?;
+        faults::point("index: rename the head")?;
         std::fs::rename(&fresh, folder.join(HEAD))?;
+        faults::point("index: fsync of the folder")?;
         File::open(folder)?.sync_all()
     }
 

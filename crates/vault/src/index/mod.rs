@@ -156,8 +156,10 @@ impl ChunkIndex {
         budget: Budget,
     ) -> io::Result<Self> {
         if std::fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_file()) {
+            faults::point("index: remove")?;
             std::fs::remove_file(folder)?;
         }
+        faults::point("index: make the folder")?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let head = Head::load(folder);
         let head = head.filter(|head| head.vault == vault && head.generation == generation);
@@ -171,6 +173,7 @@ impl ChunkIndex {
             let live = name.to_str().is_some_and(|name| named.iter().any(|run| run == name));
             let head = name == head::HEAD && index.is_some();
             if !live && !head && entry.file_type()?.is_file() {
+                faults::point("index: remove")?;
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -345,7 +348,9 @@ impl ChunkIndex {
         if saved.is_ok() {
             self.chunks.settled();
             self.files.settled();
-        } else if self.chunks.is_broken() || self.files.is_broken() {
+        } else if (self.chunks.is_broken() || self.files.is_broken())
+            && faults::point("index: remove the head").is_ok()
+        {
             drop(std::fs::remove_file(home.join(head::HEAD)));
         }
         saved

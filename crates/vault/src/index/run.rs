@@ -8,7 +8,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
@@ -118,7 +118,7 @@ impl<const N: usize, const K: usize> Drop for Run<N, K> {
     fn drop(&mut self) {
         let kept = self.guides.iter().filter(|guide| guide.get().is_some()).count();
         self.meter.give(kept * PAGE);
-        if !self.keep.load(Ordering::Acquire) {
+        if !self.keep.load(Ordering::Acquire) && faults::point("index: remove a run").is_ok() {
             // What stays behind is removed when the index is opened next.
             drop(std::fs::remove_file(&self.path));
         }
@@ -171,6 +171,7 @@ impl<const N: usize, const K: usize> Run<N, K> {
     }
     /// Makes the file durable.
     pub fn sync(&self) -> io::Result<()> {
+        faults::point("index: fsync of a run")?;
         self.file.sync_all()
     }
     /// Bytes of memory held.
@@ -336,7 +337,7 @@ pub(super) struct RunWriter<const N: usize, const K: usize> {
 
 impl<const N: usize, const K: usize> Drop for RunWriter<N, K> {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.done && faults::point("index: remove a run").is_ok() {
             drop(std::fs::remove_file(&self.path));
         }
     }
@@ -346,6 +347,7 @@ impl<const N: usize, const K: usize> RunWriter<N, K> {
     pub fn create(folder: &Path, number: u64) -> io::Result<Self> {
         let path = folder.join(file_name(number));
         let mut options = OpenOptions::new();
+        faults::point("index: create a run")?;
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Self {
             file,
@@ -398,8 +400,8 @@ impl<const N: usize, const K: usize> RunWriter<N, K> {
             return Ok(());
         }
         self.top.push(Fence::of(&self.guide[..8], &self.guide[..]));
-        self.file.write_all(&self.guide[..])?;
-        self.file.write_all(&self.data)?;
+        faults::write_all("index: run: write", &mut self.file, &self.guide[..])?;
+        faults::write_all("index: run: write", &mut self.file, &self.data)?;
         self.guide.fill(0);
         self.data.clear();
         Ok(())
@@ -413,7 +415,7 @@ impl<const N: usize, const K: usize> RunWriter<N, K> {
         for (fence, out) in self.top.iter().zip(top.chunks_exact_mut(FENCE)) {
             fence.write(out);
         }
-        self.file.write_all(&top)?;
+        faults::write_all("index: run: write", &mut self.file, &top)?;
         let top_hash = *blake3::hash(&top).as_bytes();
         let meta = RunMeta { number: self.number, records: self.records, top_hash };
         let file = self.file.try_clone()?;

@@ -118,8 +118,10 @@ pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
     for number in 0..64 {
         let path = folder.join(format!("nameless-{number}.tmp"));
         let mut options = OpenOptions::new();
+        faults::point("scratch: create")?;
         match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {
             Ok(mut file) => {
+                faults::point("scratch: remove its name")?;
                 std::fs::remove_file(&path)?;
                 file.flush()?;
                 return Ok(file);

@@ -122,7 +122,8 @@ impl SignedManifest {
             return Err(ManifestError::Foreign);
         }
         let member = roster.member(manifest.agent).ok_or(ManifestError::Untrusted)?;
-        if self.envelope.verify(DOMAIN, &member.verify_key) {
+        let believed = faults::planted(faults::Bug::AcceptUnsignedManifest);
+        if believed || self.envelope.verify(DOMAIN, &member.verify_key) {
             Ok(manifest)
         } else {
             Err(ManifestError::Untrusted)

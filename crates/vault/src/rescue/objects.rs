@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use domain::{TenantId, VaultId};
+use domain::{PackId, TenantId, VaultId};
 
 use crate::{
     layout,
@@ -33,6 +33,12 @@ pub trait Objects: Send + Sync {
         version: Option<&str>,
         range: Range<u64>,
     ) -> Result<Bytes, SourceError>;
+
+    /// Whether this manifest is known to be no snapshot, or none any more, and there only because others build on
+    /// it. False: receipts and forget records tell.
+    fn is_mere_link(&self, _manifest: PackId) -> bool {
+        false
+    }
 }
 
 /// The packs of one vault, by their names.

@@ -1,5 +1,7 @@
 //! Building the clients: one per scoped key, path style or not, and the words both sides use for dates.
 
+use std::time::Duration;
+
 use aws_credential_types::Credentials as SdkCredentials;
 use aws_sdk_s3::{
     Client,
@@ -10,16 +12,21 @@ use aws_sdk_s3::{
     primitives::DateTime,
 };
 use domain::Timestamp;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{
+    BackoffConfig, RetryConfig as ReadRetries,
+    aws::{AmazonS3, AmazonS3Builder},
+};
 
 use super::{Credentials, StoreConfig, StoreError};
 
 pub(super) fn client(config: &StoreConfig, credentials: &Credentials) -> Client {
     let keys = SdkCredentials::from_keys(&credentials.access_key, &credentials.secret_key, None);
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(std::time::Duration::from_secs(10))
-        .operation_attempt_timeout(std::time::Duration::from_secs(120))
+        .connect_timeout(Duration::from_secs(10))
+        .operation_attempt_timeout(faults::sooner(Duration::from_secs(120)))
         .build();
+    let pause = faults::hurry(Duration::from_secs(1));
+    let retry = RetryConfig::standard().with_initial_backoff(pause);
     let builder = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
@@ -29,7 +36,7 @@ pub(super) fn client(config: &StoreConfig, credentials: &Credentials) -> Client 
         // other than AWS refuse its trailers.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .retry_config(RetryConfig::standard())
+        .retry_config(retry)
         .timeout_config(timeouts);
     let builder = match &config.endpoint {
         Some(endpoint) => builder.endpoint_url(endpoint.as_str()),
@@ -43,7 +50,13 @@ pub(super) fn reader(
     bucket: &str,
     keys: &Credentials,
 ) -> Result<AmazonS3, StoreError> {
+    let backoff = BackoffConfig {
+        init_backoff: faults::hurry(Duration::from_millis(100)),
+        max_backoff: faults::hurry(Duration::from_secs(15)),
+        ..BackoffConfig::default()
+    };
     let builder = AmazonS3Builder::new()
+        .with_retry(ReadRetries { backoff, ..ReadRetries::default() })
         .with_bucket_name(bucket)
         .with_region(&config.region)
         .with_access_key_id(&keys.access_key)
@@ -64,5 +77,5 @@ pub(super) fn sdk_date(moment: Timestamp) -> DateTime {
 
 pub(super) fn our_date(date: &DateTime) -> Option<Timestamp> {
     let whole = Timestamp::from_unix_secs(date.secs())?;
-    Some(whole + std::time::Duration::from_nanos(u64::from(date.subsec_nanos())))
+    Some(whole + Duration::from_nanos(u64::from(date.subsec_nanos())))
 }

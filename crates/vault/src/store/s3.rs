@@ -121,6 +121,8 @@ impl S3Store {
         match head {
             Ok(head) => facts(&head, version_id).map(Some),
             Err(StoreError::NotFound) => Ok(None),
+            // The planted bug.
+            Err(_) if faults::planted(faults::Bug::ErrorAsEmpty) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -205,7 +207,8 @@ impl S3Store {
             .delete_object()
             .bucket(self.bucket())
             .key(key)
-            .version_id(version_id)
+            // The planted bug names no version: the store then only hides the object.
+            .set_version_id((!faults::planted(faults::Bug::DeleteByKey)).then(|| version_id.into()))
             .send()
             .await
             .map_err(|e| StoreError::from_sdk("delete_version", e));

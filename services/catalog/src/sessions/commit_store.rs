@@ -64,6 +64,9 @@ pub async fn lock_packs(
     vault: VaultId,
     ids: &[Uuid],
 ) -> Result<Vec<LockedPack>, pg::Error> {
+    if faults::planted(faults::Bug::SkipRowLock) {
+        return read_packs(tx, vault, ids).await;
+    }
     Ok(sqlx::query_as!(
         LockedPack,
         "SELECT id, state, lock_until FROM catalog.packs
@@ -74,6 +77,25 @@ pub async fn lock_packs(
     )
     .fetch_all(tx.conn())
     .await?)
+}
+
+/// The planted bug: the same rows, and nothing keeps them as they are.
+async fn read_packs(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    ids: &[Uuid],
+) -> Result<Vec<LockedPack>, pg::Error> {
+    let rows: Vec<(Uuid, String, Option<OffsetDateTime>)> = sqlx::query_as(
+        "SELECT id, state, lock_until FROM catalog.packs
+         WHERE tenant_id = $1 AND vault_id = $2 AND id = ANY($3) ORDER BY id",
+    )
+    .bind(tx.tenant().uuid())
+    .bind(vault.uuid())
+    .bind(ids)
+    .fetch_all(tx.conn())
+    .await?;
+    let pack = |(id, state, lock_until)| LockedPack { id, state, lock_until };
+    Ok(rows.into_iter().map(pack).collect())
 }
 
 /// Makes locked packs live; says how many were not.

@@ -1,0 +1,233 @@
+//! The operations whose every change of state is broken: how each is set up and carried out.
+//!
+//! Invariant: an act runs the same way each time, so that an operation counted once is met again. What must hold
+//! afterwards is in [`crate::laws`].
+
+use std::time::Duration;
+
+use catalog::{
+    collection::{self, letting_go},
+    sessions, snapshots, steward, vaults,
+};
+use domain::SnapshotId;
+
+use crate::{
+    machine::{Described, Machine, describe, machine},
+    plan::{Fault, Op, Point, Seam},
+    world::World,
+};
+
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// One operation. A new one needs its scene ([`Act::prepare`]), its deed ([`Act::run`]), a test in `runner.rs`, and a
+/// law of its own where it promises something the others do not. `Replicate`, a vault's second copy, is to come here:
+/// its second store gets a seam and a front of its own in `world.rs`, and its law is that a restore from either copy
+/// alone is bit for bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// The first backup of a vault.
+    FirstBackup,
+    /// A backup on top of another, with changes.
+    Backup,
+    /// A first backup that goes on where another broke off, with a checkpoint after every file.
+    Resume,
+    /// Into an empty folder.
+    Restore,
+    /// Over the files of an older snapshot: what differs is changed in place.
+    RestoreOver,
+    /// Receipts and key objects on their way to the bucket.
+    Records,
+    /// Locks of packs whose session is open for days.
+    SessionLocks,
+    /// Locks of snapshots that stay beyond their promise.
+    Steward,
+    /// Expire by rule, forget, write the record.
+    Forget,
+    /// Condemn, wait, delete by warrant.
+    Collect,
+    /// Live frames move out of worn packs, in a session of their own.
+    Repack,
+}
+
+/// What an act works with, made without faults.
+pub struct Scene {
+    pub machine: Machine,
+    /// The snapshot the rule lets go.
+    pub goes: Option<SnapshotId>,
+    /// What a restore is to bring.
+    pub wanted: Option<SnapshotId>,
+    pub target: std::path::PathBuf,
+    /// What was in the target before.
+    pub before: Described,
+}
+
+impl Act {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FirstBackup => "first backup",
+            Self::Backup => "backup",
+            Self::Resume => "backup taken up again",
+            Self::Restore => "restore",
+            Self::RestoreOver => "restore over an older state",
+            Self::Records => "receipts and key objects",
+            Self::SessionLocks => "extend: locks of an open session",
+            Self::Steward => "extend: locks of standing snapshots",
+            Self::Forget => "forget",
+            Self::Collect => "prune: condemn, delete by warrant",
+            Self::Repack => "repack",
+        }
+    }
+
+    pub async fn prepare(self, world: &World, seed: u64) -> Scene {
+        let machine = machine(world, seed).await;
+        let target = machine.fresh(world);
+        let mut scene =
+            Scene { machine, goes: None, wanted: None, target, before: Described::new() };
+        if matches!(self, Self::FirstBackup | Self::Resume) {
+            if self == Self::Resume {
+                faults::make_eager(true);
+                // Some of it is stored by now, and not all.
+                broken_off(world, &mut scene, Seam::AgentStore, "PUT data", 3).await;
+                faults::make_eager(false);
+            }
+            return scene;
+        }
+        scene.wanted = Some(scene.back_up(world).await);
+        match self {
+            Self::Backup => {
+                scene.machine.change();
+                // Far enough that what is inherited needs longer locks.
+                world.advance(10 * DAY);
+            }
+            Self::RestoreOver => scene.fill_target(world).await,
+            Self::SessionLocks => {
+                // A backup under way for days: its packs are uploaded, and nothing is committed.
+                scene.machine.change();
+                broken_off(world, &mut scene, Seam::Api, "POST sessions/…/commit", 1).await;
+                world.advance(10 * DAY);
+            }
+            Self::Steward => {
+                records(world).await.expect("records without faults");
+                world.advance(365 * DAY);
+            }
+            Self::Forget | Self::Collect => {
+                // The first of its day stays, and the newest.
+                scene.machine.change();
+                scene.goes = Some(scene.back_up(world).await);
+                scene.machine.change();
+                scene.back_up(world).await;
+                records(world).await.expect("records without faults");
+                world.advance(30 * DAY);
+                if self == Self::Collect {
+                    forget(world, &scene.machine).await.expect("forgotten without faults");
+                }
+            }
+            Self::Repack => {
+                scene.machine.change();
+                scene.back_up(world).await;
+            }
+            Self::FirstBackup | Self::Resume | Self::Restore | Self::Records => {}
+        }
+        scene
+    }
+
+    /// The operation itself. `Err` says why it did not come to its end.
+    pub async fn run(self, world: &World, scene: &mut Scene) -> Result<(), String> {
+        match self {
+            Self::FirstBackup | Self::Backup => scene.machine.back_up(world).await.map(drop),
+            Self::Resume => {
+                faults::make_eager(true);
+                let done = scene.machine.back_up(world).await.map(drop);
+                faults::make_eager(false);
+                done
+            }
+            Self::Restore | Self::RestoreOver => {
+                let id = scene.wanted.ok_or("no snapshot")?;
+                let problems = scene.machine.restore(world, id, &scene.target).await?;
+                if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+            }
+            Self::Records => on_server(world, records(world)).await,
+            Self::SessionLocks => {
+                on_server(world, async {
+                    let done = sessions::jobs::steward_round(&world.catalog).await;
+                    done.map(drop).map_err(|error| error.to_string())
+                })
+                .await
+            }
+            Self::Steward => on_server(world, steward(world)).await,
+            Self::Forget => on_server(world, forget(world, &scene.machine)).await,
+            Self::Collect => on_server(world, collect(world, &scene.machine)).await,
+            Self::Repack => scene.machine.repack(world).await,
+        }
+    }
+}
+
+impl Scene {
+    /// Without faults, and noted.
+    async fn back_up(&mut self, world: &World) -> SnapshotId {
+        self.machine.back_up_cleanly(world).await.expect("a backup without faults")
+    }
+
+    /// The target gets the older snapshot, then there is a newer one to be had.
+    async fn fill_target(&mut self, world: &World) {
+        let first = self.wanted.expect("a first snapshot");
+        let problems = self.machine.restore(world, first, &self.target).await.expect("restores");
+        assert!(problems.is_empty(), "{problems:?}");
+        self.before = describe(&self.machine.arrived(&self.target));
+        self.machine.change();
+        self.wanted = Some(self.back_up(world).await);
+    }
+}
+
+/// A backup dies at a point that is there for sure.
+async fn broken_off(world: &World, scene: &mut Scene, seam: Seam, name: &str, nth: u32) {
+    let op = Op { seam, name: name.to_owned() };
+    world.plan.arm(Some(Point { op, nth, fault: Fault::Kill }));
+    assert!(scene.machine.back_up(world).await.is_err(), "it died and committed");
+    assert!(world.plan.was_hit(), "{name} no. {nth} did not come");
+    world.plan.arm(None);
+}
+
+/// Work of the server, that dies with it.
+async fn on_server(
+    world: &World,
+    work: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    world.on_server(work).await.unwrap_or(Err("the server died".to_owned()))
+}
+
+/// Key objects and receipts.
+pub async fn records(world: &World) -> Result<(), String> {
+    let keys = vaults::jobs::round(&world.catalog).await;
+    let receipts = snapshots::receipts::round(&world.catalog).await;
+    keys.and(receipts).map(drop).map_err(|error| error.to_string())
+}
+
+/// One run of the steward; what it could not extend is no success.
+pub async fn steward(world: &World) -> Result<(), String> {
+    let report = steward::round(&world.catalog, steward::BUDGET).await;
+    let report = report.map_err(|error| error.to_string())?;
+    if report.failed == 0 { Ok(()) } else { Err(format!("{} locks failed", report.failed)) }
+}
+
+/// One pass of everything that lets a snapshot go, through all waiting times.
+pub async fn forget(world: &World, machine: &Machine) -> Result<(), String> {
+    let words = |error: collection::CollectError| error.to_string();
+    letting_go::expire(&world.catalog, machine.scope(), machine.workload).await.map_err(words)?;
+    world.advance(letting_go::UNDO + DAY);
+    letting_go::forget(&world.catalog, machine.scope(), machine.workload).await.map_err(words)?;
+    letting_go::write_round(&world.catalog).await.map(drop).map_err(|error| error.to_string())
+}
+
+/// One pass of everything that lets packs go, through all waiting times.
+pub async fn collect(world: &World, machine: &Machine) -> Result<(), String> {
+    let (catalog, vault) = (&world.catalog, machine.vault);
+    let words = |error: collection::CollectError| error.to_string();
+    collection::condemn(catalog, machine.scope(), vault).await.map_err(words)?;
+    world.advance(collection::GRACE + DAY);
+    let warrants = collection::begin_delete(catalog, machine.scope(), vault).await;
+    for warrant in &warrants.map_err(words)? {
+        collection::finish_delete(catalog, machine.scope(), warrant).await.map_err(words)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! What must hold after every fault, without faults and without hands.
+//!
+//! Invariant of all: what was committed before and after is all there, is locked as promised, passes fsck and restores
+//! bit for bit; the next backup works; no key was used twice; nothing locked was asked to go.
+
+use domain::SnapshotId;
+use vault::layout;
+
+use crate::{
+    acts::{Act, DAY, Scene, collect, forget, records, steward},
+    machine::{Machine, describe, differ},
+    world::World,
+};
+
+impl Act {
+    /// What must hold after it, whatever became of it.
+    pub async fn check(self, world: &World, scene: &mut Scene) -> Result<(), String> {
+        let there = take_stock(self, world, scene).await?;
+        if matches!(self, Self::Restore | Self::RestoreOver) {
+            check_restored(world, scene).await?;
+        }
+        check_all(world, &scene.machine, &there).await?;
+        match self {
+            Self::Forget => finish_forgetting(world, scene).await?,
+            Self::Collect => finish_collection(world, scene).await?,
+            Self::Steward => finish_extension(world, scene).await?,
+            _ => {}
+        }
+        next_backup(world, scene).await?;
+        world.check_store()?;
+        world.check_keys().map(drop)
+    }
+}
+
+/// The snapshots the server has. One that was committed is among them; one whose commit took effect unheard counts.
+async fn take_stock(act: Act, world: &World, scene: &mut Scene) -> Result<Vec<SnapshotId>, String> {
+    let machine = &mut scene.machine;
+    let there = machine.snapshots(world).await?;
+    let known: Vec<SnapshotId> = machine.committed.keys().copied().collect();
+    for id in known.into_iter().filter(|id| !there.contains(id)) {
+        let may_go = matches!(act, Act::Forget | Act::Collect) && scene.goes == Some(id);
+        if !may_go {
+            return Err(format!("{id} was committed and is gone"));
+        }
+        machine.committed.remove(&id);
+    }
+    let now = describe(&machine.source);
+    for id in &there {
+        machine.committed.entry(*id).or_insert_with(|| now.clone());
+    }
+    Ok(there)
+}
+
+async fn check_all(world: &World, machine: &Machine, there: &[SnapshotId]) -> Result<(), String> {
+    machine.check_locks(world).await?;
+    machine.fsck(world, there).await?;
+    for id in there {
+        machine.check_restore(world, *id).await?;
+    }
+    Ok(())
+}
+
+/// It succeeds without warnings, and then all is well again.
+async fn next_backup(world: &World, scene: &mut Scene) -> Result<(), String> {
+    let machine = &mut scene.machine;
+    machine.change();
+    let next = machine.back_up_cleanly(world).await;
+    let next = next.map_err(|why| format!("the next backup: {why}"));
+    let next = next?;
+    machine.check_locks(world).await?;
+    machine.fsck(world, &[next]).await?;
+    machine.check_restore(world, next).await?;
+    // Records that a fault kept back arrive in the next round.
+    records(world).await.map_err(|error| format!("the next round of records: {error}"))
+}
+
+/// Nothing wrong under a final name, and the same restore once more brings the rest.
+async fn check_restored(world: &World, scene: &Scene) -> Result<(), String> {
+    let machine = &scene.machine;
+    let id = scene.wanted.ok_or("no snapshot")?;
+    let expected = &machine.committed[&id];
+    let hash = |text: &str| text.rsplit(' ').next().unwrap_or_default().to_owned();
+    for (path, got) in describe(&machine.arrived(&scene.target)) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(".everhold-") || !got.contains(" bytes, ") {
+            continue;
+        }
+        let wanted = expected.get(&path).is_some_and(|text| hash(text) == hash(&got));
+        let older = scene.before.get(&path).is_some_and(|text| hash(text) == hash(&got));
+        // A file changed in part that could not be finished has a time nobody takes for finished.
+        let told = scene.before.contains_key(&path) && got.contains(" 0.000000001 ");
+        if !(wanted || older || told) {
+            return Err(format!("{} was restored with other bytes", path.display()));
+        }
+    }
+    let problems = machine.restore(world, id, &scene.target).await?;
+    if !problems.is_empty() {
+        return Err(format!("the second restore: {problems:?}"));
+    }
+    let got = describe(&machine.arrived(&scene.target));
+    // Files of before that the snapshot does not have stay.
+    let got = got
+        .into_iter()
+        .filter(|(path, _)| expected.contains_key(path) || !scene.before.contains_key(path));
+    let difference = differ(expected, &got.collect());
+    difference.map_or(Ok(()), |what| Err(format!("the second restore: {what}")))
+}
+
+/// What a fault kept from its end comes to it.
+async fn finish_forgetting(world: &World, scene: &mut Scene) -> Result<(), String> {
+    // Whoever read a snapshot a moment ago may go on.
+    world.advance(2 * DAY);
+    let machine = &mut scene.machine;
+    forget(world, machine).await.map_err(|why| format!("forgetting goes on: {why}"))?;
+    let there = machine.snapshots(world).await?;
+    let gone = scene.goes.ok_or("no snapshot")?;
+    if there.contains(&gone) {
+        return Err(format!("{gone} was never forgotten"));
+    }
+    machine.committed.remove(&gone);
+    check_all(world, machine, &there).await
+}
+
+async fn finish_collection(world: &World, scene: &mut Scene) -> Result<(), String> {
+    let machine = &scene.machine;
+    // The second pass takes up what the first one had begun.
+    for _ in 0..2 {
+        collect(world, machine).await.map_err(|why| format!("collection goes on: {why}"))?;
+    }
+    let there = machine.snapshots(world).await?;
+    check_all(world, machine, &there).await
+}
+
+async fn finish_extension(world: &World, scene: &Scene) -> Result<(), String> {
+    steward(world).await.map_err(|why| format!("the next run of the steward: {why}"))?;
+    let ends = scene.machine.lock_ends(world).await?;
+    let soon = ends.iter().find(|(_, end)| **end < world.now() + 14 * DAY);
+    match soon {
+        None => Ok(()),
+        Some((key, end)) => Err(format!("{key} stays and is locked until {end} only")),
+    }
+}
+
+/// Where a pack lies.
+pub fn key_of(machine: &Machine, pack: &vault::manifest::PackRef) -> String {
+    layout::object_key(machine.tenant, machine.vault, pack.kind.object(), &pack.sha256, pack.id)
+}

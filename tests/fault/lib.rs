@@ -1,0 +1,1 @@
+//! Nothing: the tests are in `it/`, this crate only gives them their features.
