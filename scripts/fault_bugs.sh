@@ -13,21 +13,21 @@ names=("$@")
 where() {
   case $1 in
     skip-row-lock) echo 'package(catalog) & test(/race::/)' ;;
-    skip-epoch-check) echo 'package(catalog) & test(/sessions::|commit::/)' ;;
-    nonce-not-advanced) echo 'package(vault) & test(/vectors|seal/)' ;;
-    ignore-refused-extension) echo 'package(everhold-faults) & test(/planted::/) | package(catalog) & test(/commit::/)' ;;
-    trust-stale-cache) echo 'package(everhold-faults) & test(/planted::/)' ;;
-    error-as-empty) echo 'package(everhold-faults) & test(/planted::/)' ;;
-    delete-by-key) echo 'package(catalog) & test(/collection::/)' ;;
-    accept-unsigned-manifest) echo 'package(vault) & test(/distrust|damage|altered/)' ;;
+    skip-epoch-check) echo 'package(catalog) & test(/commit::a_stale_fence/)' ;;
+    nonce-not-advanced) echo 'package(vault) & test(/vectors::|damage::two_frames/)' ;;
+    ignore-refused-extension) echo 'package(everhold-faults) & test(/planted::a_commit/)' ;;
+    trust-stale-cache) echo 'package(everhold-faults) & test(/planted::what_rotted/)' ;;
+    error-as-empty) echo 'package(everhold-faults) & test(/planted::a_store/)' ;;
+    delete-by-key) echo 'package(catalog) & test(/collection::a_pack_nothing|letting_go::/)' ;;
+    accept-unsigned-manifest) echo 'package(vault) & test(/damage::every_flipped_bit_of_a_signed/) | package(catalog) & test(/commit::a_manifest_signed/)' ;;
     *) echo 'all()' ;;
   esac
 }
 filter() { local all=; for name in "${names[@]}"; do all="${all:+$all | }($(where "$name"))"; done; echo "$all"; }
 run() { # run BUG FILTER
-  EVERHOLD_BUG=$1 cargo nextest run --locked -p everhold-faults -p catalog -p vault --profile fault \
-    --features everhold-faults/points,everhold-faults/bugs --no-fail-fast --success-output never \
-    --failure-output never -E "$2" >"target/fault/bug-${1:-none}.log" 2>&1
+  EVERHOLD_BUG=$1 cargo nextest run --locked --workspace --exclude auth --exclude everhold-agent --profile fault \
+    --test fault --test it --test engine --features everhold-faults/points,everhold-faults/bugs --no-fail-fast \
+    --status-level all --success-output never --failure-output never -E "$2" >"target/fault/bug-${1:-none}.log" 2>&1
 }
 
 if ! run "" "$(filter)"; then

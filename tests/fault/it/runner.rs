@@ -105,10 +105,14 @@ async fn enumerate(act: Act) {
         packs: 0,
         seconds: 0.0,
     };
+    let name: String =
+        figures.act.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     for point in chosen(all) {
         one(act, &point, &mut figures).await;
+        figures.seconds = started.elapsed().as_secs_f64();
+        // Point by point: a run that is ended early has its figures too.
+        crate::keep(&name, figures.long, &figures);
     }
-    figures.seconds = started.elapsed().as_secs_f64();
     println!(
         "{}: {} operations, {} of {} points met, {} not met, {} failures, {:.1} s",
         figures.act,
@@ -119,9 +123,6 @@ async fn enumerate(act: Act) {
         figures.failures.len(),
         figures.seconds
     );
-    let name: String =
-        figures.act.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    crate::keep(&name, figures.long, &figures);
     let told: Vec<&String> = figures.failures.iter().take(TOLD).collect();
     assert!(figures.failures.is_empty(), "{} failures: {told:#?}", figures.failures.len());
 }
