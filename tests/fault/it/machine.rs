@@ -22,7 +22,7 @@ use domain::{
 use everhold_agent::{
     control::{Control, Transfer, World as Outside},
     pipeline::{
-        backup::{Done, Plan, Watch, bury_predecessor, execute},
+        backup::{Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
         member::Member,
         parent::stored_index,
         source::{Caching, GrantSource, fetch_chain},
@@ -36,7 +36,6 @@ use runtime::{LeaseClaims, RoleName};
 use tokio_util::sync::CancellationToken;
 use vault::{
     descriptor::{self, PackSizes, VaultDescriptor},
-    index::Budget,
     keys::{AgentKeys, Recipient, VaultKeys},
     snapshot::Reader,
 };
@@ -215,7 +214,13 @@ impl Machine {
         let options =
             WalkOptions { excludes: Excludes::default(), names: Names::of_this_machine() };
         let roots = roots.map_err(|error| error.to_string())?;
-        let plan = Plan { roots, options, source: RunSource::default(), budget: Budget::default() };
+        let plan = Plan {
+            roots,
+            options,
+            source: RunSource::default(),
+            memory: Memory::default(),
+            limits: Limits::default(),
+        };
         let assignment = self.lease(world);
         let done = execute(&member, plan, &assignment, &Watch::default()).await;
         drop(lock);

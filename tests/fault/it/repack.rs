@@ -109,6 +109,7 @@ fn rewrite(
             key_epoch: session.key_epoch,
             first_seq: 1,
             workers: 1,
+            max_pack: None,
         },
         keys: member.vault.clone(),
         descriptor: &member.descriptor,
