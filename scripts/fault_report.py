@@ -15,7 +15,8 @@ FIGURES = ROOT / "target/fault"
 
 
 def acts(long):
-    found = [json.loads(path.read_text()) for path in sorted(FIGURES.glob("*.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(FIGURES.glob("*.json"))
+             if path.name != "bugs.json"]
     return [one for one in found if one.get("long") == long]
 
 
@@ -37,7 +38,8 @@ def points(figures):
     packs = sum(one["packs"] for one in figures)
     lines += ["", f"{missed} further points were not met again (an operation that depends on timing and did not come a "
               f"second time) and are not counted. {packs} packs were sent, none with a key or salt of another."]
-    failures = [f"* {failure}" for one in figures for failure in one["failures"]]
+    # Without what the run said: there are paths of this machine in it.
+    failures = [f"* {one['act']}: {failure.split(' (the run')[0]}" for one in figures for failure in one["failures"]]
     return lines + ([""] + failures if failures else [])
 
 
