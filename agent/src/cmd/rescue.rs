@@ -17,7 +17,7 @@ use vault::{
 use super::{Overwrite as Choice, browse, fsck, open, restore};
 use crate::{
     control::World,
-    output::{Exit, Output, bytes, plain},
+    output::{Exit, Output, plain},
     rescue::{self, Place, RescueError, Vault, zero},
     restore::{Figures, Options, Order, ProblemKind, Report, safe_root::SafeRoot},
     sources::{display_path, exact_path, glob_rules},
@@ -208,26 +208,13 @@ fn find(vaults: &[Vault], name: &str) -> Result<(Arc<Reader>, String)> {
     Ok((Arc::new(reader), found.name()))
 }
 
-#[derive(Serialize)]
-struct Restored<'a> {
-    snapshot: String,
-    target: String,
-    status: &'static str,
-    files: u64,
-    directories: u64,
-    others: u64,
-    restored_bytes: u64,
-    kept: u64,
-    problems: &'a [crate::restore::Problem],
-    zeroed: &'a [zero::Zeroed],
-}
-
 async fn restore_one(
     vaults: Vec<Vault>,
     args: Restore,
     world: &World,
     output: &Output,
 ) -> Result<Exit> {
+    let started = std::time::Instant::now();
     let order = Order {
         target: std::path::absolute(&args.to)?,
         include: glob_rules(&args.include)?,
@@ -250,7 +237,17 @@ async fn restore_one(
     .await;
     watch.end().await;
     let (report, zeroed, name, target) = done?;
-    tell(&report, &zeroed, name, target, output);
+    let took = started.elapsed();
+    restore::tell(
+        &restore::Outcome {
+            snapshot: &name,
+            target: &target,
+            report: &report,
+            zeroed: &zeroed,
+            took,
+        },
+        output,
+    );
     Ok(Exit::with_exceptions(report.problems.len() + zeroed.len()))
 }
 
@@ -288,51 +285,4 @@ fn zero_lost(
         .collect();
     report.problems.retain(|problem| !lost(problem) || !there.contains(problem.path.as_str()));
     Ok(zeroed)
-}
-
-fn tell(
-    report: &Report,
-    zeroed: &[zero::Zeroed],
-    snapshot: String,
-    target: String,
-    output: &Output,
-) {
-    let clean = report.problems.is_empty() && zeroed.is_empty();
-    if output.is_json() {
-        return output.json(&Restored {
-            snapshot,
-            target,
-            status: if clean { "succeeded" } else { "succeeded_with_exceptions" },
-            files: report.files,
-            directories: report.directories,
-            others: report.others,
-            restored_bytes: report.bytes,
-            kept: report.kept,
-            problems: &report.problems,
-            zeroed,
-        });
-    }
-    restore::list(&report.problems, output);
-    for file in zeroed {
-        let lost: u64 = file.stretches.iter().map(|(_, length)| length).sum();
-        let problem = file.problem.as_ref().map(|why| format!("; {}", plain(why)));
-        output.line(format_args!(
-            "zeroed: {}: {} of {} are lost, at {:?}{}",
-            plain(&file.path),
-            bytes(lost),
-            bytes(file.size),
-            file.stretches.iter().map(|(offset, _)| offset).collect::<Vec<_>>(),
-            problem.unwrap_or_default()
-        ));
-    }
-    output.line(format_args!(
-        "Restored {} files, {} folders and {} others ({}) of {snapshot} to {}; {} existing entries kept{}",
-        report.files,
-        report.directories,
-        report.others,
-        bytes(report.bytes),
-        plain(&target),
-        report.kept,
-        if clean { "." } else { "; NOT everything came back as it was, see above." }
-    ));
 }

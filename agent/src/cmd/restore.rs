@@ -14,6 +14,7 @@ use crate::{
     control::Pace,
     output::{Exit, Output, bytes, plain},
     pipeline::{member::Member, source::Caching},
+    rescue::zero::Zeroed,
     restore::{
         Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Planned, Problem,
         ProblemKind, Report, RestoreError, Selection, Unreadable, dry_run, restore,
@@ -22,10 +23,22 @@ use crate::{
     sources::glob_rules,
 };
 
+/// What became of a restore, with a control plane or without.
+pub struct Outcome<'a> {
+    /// The snapshot's name: its id, or its manifest's while nobody confirmed it.
+    pub snapshot: &'a str,
+    pub target: &'a str,
+    pub report: &'a Report,
+    /// Files written with zeros for what of them is lost.
+    pub zeroed: &'a [Zeroed],
+    pub took: Duration,
+}
+
+/// The last line of a restore with `--json`.
 #[derive(Serialize)]
 struct Summary<'a> {
-    snapshot_id: SnapshotId,
-    target: String,
+    snapshot_id: &'a str,
+    target: &'a str,
     status: &'static str,
     files: u64,
     directories: u64,
@@ -39,6 +52,8 @@ struct Summary<'a> {
     kept: u64,
     duration_ms: u128,
     problems: &'a [Problem],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    zeroed: &'a [Zeroed],
 }
 
 #[derive(Serialize)]
@@ -88,7 +103,14 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
         open::blocking(move || Ok(restore(&reader, &order, ids.as_ref(), figures, cancel)?)).await;
     watch.end().await;
     let report = done?;
-    tell(snapshot.id, target, &report, started.elapsed(), output);
+    let outcome = Outcome {
+        snapshot: &snapshot.id.to_string(),
+        target: &target,
+        report: &report,
+        zeroed: &[],
+        took: started.elapsed(),
+    };
+    tell(&outcome, output);
     let mismatch = report.problems.iter().any(|problem| problem.kind == ProblemKind::Mismatch);
     Ok(if mismatch { Exit::Failed } else { Exit::with_exceptions(report.problems.len()) })
 }
@@ -225,11 +247,13 @@ fn preview(id: SnapshotId, planned: &[Planned], problems: &[Problem], output: &O
     ));
 }
 
-fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output: &Output) {
+/// Tells how it went; with `--json` in one line.
+pub fn tell(outcome: &Outcome<'_>, output: &Output) {
+    let Outcome { snapshot, target, report, zeroed, took } = *outcome;
+    let clean = report.problems.is_empty() && zeroed.is_empty();
     if output.is_json() {
-        let clean = report.problems.is_empty();
         return output.json(&Summary {
-            snapshot_id: id,
+            snapshot_id: snapshot,
             target,
             status: if clean { "succeeded" } else { "succeeded_with_exceptions" },
             files: report.files,
@@ -241,16 +265,29 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
             kept: report.kept,
             duration_ms: took.as_millis(),
             problems: &report.problems,
+            zeroed,
         });
     }
     list(&report.problems, output);
+    for file in zeroed {
+        let lost: u64 = file.stretches.iter().map(|(_, length)| length).sum();
+        let problem = file.problem.as_ref().map(|why| format!("; {}", plain(why)));
+        output.line(format_args!(
+            "zeroed: {}: {} of {} are lost, at {:?}{}",
+            plain(&file.path),
+            bytes(lost),
+            bytes(file.size),
+            file.stretches.iter().map(|(offset, _)| offset).collect::<Vec<_>>(),
+            problem.unwrap_or_default()
+        ));
+    }
     output.line(format_args!(
-        "Restored {} files, {} folders and {} others ({}) to {} in {:.1} s; {} existing entries kept",
+        "Restored {} files, {} folders and {} others ({}) of {snapshot} to {} in {:.1} s; {} existing entries kept",
         report.files,
         report.directories,
         report.others,
         bytes(report.bytes),
-        plain(&target),
+        plain(target),
         took.as_secs_f64(),
         report.kept
     ));
@@ -260,8 +297,9 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
     if report.verified > 0 {
         output.line(format_args!("{} files read back and found right", report.verified));
     }
-    if !report.problems.is_empty() {
-        output.line(format_args!("{} exceptions, listed above.", report.problems.len()));
+    if !clean {
+        let exceptions = report.problems.len() + zeroed.len();
+        output.line(format_args!("{exceptions} exceptions, listed above."));
     }
 }
 

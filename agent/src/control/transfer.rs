@@ -184,9 +184,21 @@ impl Transfer {
         grant: &PresignedRequest,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, TransferError> {
+        Ok(self.get_sized(grant, range).await?.0)
+    }
+
+    /// The same, and the length of the whole object where the store tells it with a part.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_sized(
+        &self,
+        grant: &PresignedRequest,
+        range: std::ops::Range<u64>,
+    ) -> Result<(Bytes, Option<u64>), TransferError> {
         let wanted = range.end.saturating_sub(range.start);
         if wanted == 0 {
-            return Ok(Bytes::new());
+            return Ok((Bytes::new(), None));
         }
         let span = format!("bytes={}-{}", range.start, range.end - 1);
         let request = self
@@ -199,9 +211,15 @@ impl Transfer {
         if response.status() != StatusCode::PARTIAL_CONTENT && !whole {
             return Err(self.refusal(response).await);
         }
+        let told = response.headers().get(reqwest::header::CONTENT_RANGE);
+        let told = told.and_then(|value| whole_length(value.to_str().ok()?));
         let bytes = self.read_at_most(response, wanted, self.down.as_deref()).await?;
         let got = bytes.len() as u64;
-        if got == wanted { Ok(bytes) } else { Err(TransferError::WrongLength { wanted, got }) }
+        if got == wanted {
+            Ok((bytes, told))
+        } else {
+            Err(TransferError::WrongLength { wanted, got })
+        }
     }
 
     async fn in_time<T>(
@@ -243,6 +261,11 @@ impl Transfer {
         let code = code.map(|(code, _)| code.chars().take(64).collect());
         TransferError::Refused { status, code }
     }
+}
+
+/// Of `bytes 0-9/1234` the last number.
+fn whole_length(content_range: &str) -> Option<u64> {
+    content_range.strip_prefix("bytes ")?.rsplit_once('/')?.1.parse().ok()
 }
 
 /// When a piece of a body was last asked for.
@@ -411,5 +434,21 @@ mod tests {
         grant.method = "GET".to_owned();
         let get = transfer().get(&grant, 0..10).await;
         assert!(matches!(get, Err(TransferError::Stalled(_))), "{get:?}");
+    }
+
+    #[tokio::test]
+    async fn a_part_of_an_object_comes_with_the_length_of_the_whole() {
+        for (head, told) in [("Content-Range: bytes 2-5/9\r\n", Some(9)), ("", None)] {
+            let answer = format!("HTTP/1.1 206 Partial\r\n{head}Content-Length: 4\r\n\r\nabcd");
+            let grant = store(move |mut stream| async move {
+                let mut request = [0; 4096];
+                let read = stream.read(&mut request).await.expect("a request");
+                assert!(String::from_utf8_lossy(&request[..read]).contains("bytes=2-5"));
+                stream.write_all(answer.as_bytes()).await.expect("answers");
+            });
+            let grant = PresignedRequest { method: "GET".to_owned(), ..grant.await };
+            let (bytes, whole) = transfer().get_sized(&grant, 2..6).await.expect("comes");
+            assert_eq!((&bytes[..], whole), (&b"abcd"[..], told));
+        }
     }
 }

@@ -108,7 +108,7 @@ async fn get_whole(
     grant: &ReadGrant,
 ) -> Result<Bytes, FetchError> {
     let range = 0..grant.pack.length;
-    let bytes = get_patiently(control, transfer, grant, range).await?;
+    let (bytes, _) = get_patiently(control, transfer, grant, range).await?;
     if Sha256::of(&bytes).to_string() == grant.pack.sha256 {
         Ok(bytes)
     } else {
@@ -121,14 +121,14 @@ async fn get_patiently(
     transfer: &Transfer,
     grant: &ReadGrant,
     range: Range<u64>,
-) -> Result<Bytes, TransferError> {
+) -> Result<(Bytes, Option<u64>), TransferError> {
     // A refusal for good shows itself at once; a fresh grant is the caller's business.
     let passing = |error: &TransferError| match error {
         TransferError::Refused { status, .. } => matches!(*status, 429 | 500..=599),
         other => other.is_retryable(),
     };
     let ids = control.world().ids.as_ref();
-    retry(Patience::Short, ids, passing, || transfer.get(&grant.get, range.clone())).await
+    retry(Patience::Short, ids, passing, || transfer.get_sized(&grant.get, range.clone())).await
 }
 
 /// Whether the local cache may answer.
@@ -149,6 +149,8 @@ pub struct GrantSource {
     /// All packs, in the order grants are asked for.
     order: Vec<PackId>,
     grants: Mutex<HashMap<PackId, Arc<ReadGrant>>>,
+    /// Lengths of whole objects, by the store's word.
+    told: Mutex<HashMap<PackId, u64>>,
     /// Metadata packs whose cached copy was hashed by this process. Held while one is fetched, so that
     /// a second reader finds it cached.
     sound: Mutex<HashSet<Sha256>>,
@@ -174,6 +176,7 @@ impl GrantSource {
             runtime: Handle::current(),
             order: packs.iter().map(|pack| pack.id).collect(),
             grants: Mutex::new(HashMap::new()),
+            told: Mutex::new(HashMap::new()),
             sound: Mutex::new(HashSet::new()),
             unwritable: AtomicBool::new(false),
         })
@@ -208,16 +211,25 @@ impl GrantSource {
             return Err(FetchError::Confused);
         }
         let call = get_patiently(&self.control, &self.transfer, &grant, range.clone());
-        match self.runtime.block_on(call) {
+        let (bytes, told) = match self.runtime.block_on(call) {
             // The grant may have run out by the store's clock: once more with a fresh one.
             Err(TransferError::Refused { status: 403, .. }) => {
                 self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&pack.id);
                 let grant = self.grant(pack.id)?;
                 let call = get_patiently(&self.control, &self.transfer, &grant, range);
-                Ok(self.runtime.block_on(call)?)
+                self.runtime.block_on(call)?
             }
-            other => Ok(other?),
+            other => other?,
+        };
+        if let Some(told) = told {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, told);
         }
+        Ok(bytes)
+    }
+
+    /// Bytes of the whole object of a pack, as the store said when a part of it was fetched.
+    pub fn told_length(&self, pack: PackId) -> Option<u64> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&pack).copied()
     }
 
     fn metadata(
@@ -306,7 +318,8 @@ impl Cache {
     fn read_front(&self, sha256: &Sha256, range: Range<u64>) -> Option<Bytes> {
         read_range(&self.front_path(sha256), range)
     }
-    fn is_sound(&self, pack: &PackRef) -> bool {
+    /// Whether the whole pack is here, bit for bit.
+    pub fn is_sound(&self, pack: &PackRef) -> bool {
         fs::read(self.whole_path(&pack.sha256)).is_ok_and(|bytes| Sha256::of(&bytes) == pack.sha256)
     }
     /// Of a whole cached pack or of a kept front.

@@ -190,6 +190,13 @@ pub(super) fn look(vault: &OpenVault, ids: &IdKeys, task: &Task, depth: Depth) -
     } else {
         ends(vault, task, length, &mut seen);
     }
+    let name = Name::Object(task.kind.object(), task.sha256, task.id);
+    if let Some(told) = vault.objects.told_length(&name.key(vault.tenant, vault.vault))
+        && told != length
+    {
+        let said = format!("the object has {told} bytes, its pack ends after {length}");
+        seen.faults.push((What::WrongLength, said));
+    }
     let frames = seen.open.as_ref().map(|open| open.directory.len());
     if let (Some(frames), Some(wanted)) = (frames, wanted)
         && frames != wanted.frames

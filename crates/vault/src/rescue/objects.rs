@@ -39,6 +39,12 @@ pub trait Objects: Send + Sync {
     fn is_mere_link(&self, _manifest: PackId) -> bool {
         false
     }
+
+    /// Bytes of the whole object, as the store said when it was read, where [`Self::list`] could only repeat what a
+    /// manifest says. `None`: the listing is the store's own word, or nothing of the object was read.
+    fn told_length(&self, _key: &str) -> Option<u64> {
+        None
+    }
 }
 
 /// The packs of one vault, by their names.

@@ -70,6 +70,16 @@ struct Known {
     descriptors: Vec<VaultDescriptor>,
     rosters: Vec<Roster>,
     wraps: Vec<Wrap>,
+    /// Newest generation of the roster in the kit, and in the key store.
+    in_kit: Option<u64>,
+    in_store: Option<u64>,
+}
+
+impl Known {
+    /// Generations only go up: a key store that knows less than the kit was set back, by whomever.
+    fn set_back(&self) -> Option<(u64, u64)> {
+        self.in_kit.zip(self.in_store).filter(|(kit, store)| store < kit)
+    }
 }
 
 /// Opens every vault of the kit, and of the key store if there is one.
@@ -88,6 +98,11 @@ pub fn open_kit(
         from_store(kit, store, &authorities, &mut known, &mut opened.notes);
     }
     for (vault, known) in known {
+        if let Some((kit, store)) = known.set_back() {
+            opened.notes.push(format!(
+                "{vault}: the key store's newest roster is generation {store}, the kit's is {kit}: the key store was set back, and newer members, keys and snapshots may be missing"
+            ));
+        }
         match assemble(kit, vault, known, objects) {
             Ok(vault) => opened.vaults.push(vault),
             Err(why) => opened.closed.push(Closed { vault, why }),
@@ -105,7 +120,10 @@ fn from_kit(
     known.descriptors.push(vault.descriptor.clone());
     known.wraps.extend(vault.wraps.iter().cloned());
     match Roster::open(&vault.roster, authorities) {
-        Ok(roster) => known.rosters.push(roster),
+        Ok(roster) => {
+            known.in_kit = known.in_kit.max(Some(roster.generation));
+            known.rosters.push(roster);
+        }
         Err(why) => notes.push(format!("the kit's roster of {}: {why}", vault.vault)),
     }
 }
@@ -144,8 +162,17 @@ fn from_store(
             let known = known.entry(vault).or_default();
             if name == "descriptor" {
                 known.descriptors.push(VaultDescriptor::decode(&bytes).map_err(words)?);
-            } else if name.starts_with("roster-") {
-                known.rosters.push(Roster::open(&bytes, authorities).map_err(words)?);
+            } else if let Some(generation) = name.strip_prefix("roster-") {
+                let roster = Roster::open(&bytes, authorities).map_err(words)?;
+                // An older one in a newer one's place would hide who was added or removed since.
+                if generation != roster.generation.to_string() {
+                    return Err(format!(
+                        "its place is another's: it holds generation {}",
+                        roster.generation
+                    ));
+                }
+                known.in_store = known.in_store.max(Some(roster.generation));
+                known.rosters.push(roster);
             } else {
                 known.wraps.push(Wrap::decode(&bytes).map_err(words)?);
             }

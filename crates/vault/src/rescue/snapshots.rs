@@ -86,8 +86,9 @@ impl Snapshots {
             .of(ObjectKind::Manifest)
             .map(|(sha256, id, length)| ((sha256, id), Some(length)))
             .collect();
-        // What a receipt names was there, even if the listing hides it now.
-        for receipt in proofs.receipts.values() {
+        // What a receipt names was there, even if the listing hides it now; of a forgotten one it may be gone by right.
+        let standing = |receipt: &&Receipt| !proofs.forgets.contains_key(&receipt.manifest);
+        for receipt in proofs.receipts.values().filter(standing) {
             wanted.entry((receipt.manifest_sha256, receipt.manifest)).or_default();
         }
         let wanted: Vec<((Sha256, PackId), Option<u64>)> = wanted.into_iter().collect();

@@ -1,6 +1,6 @@
 //! The checker: clean on what is sound, never silent and never in a panic on what is not.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use domain::{IdGen as _, PackId, SeededIds};
@@ -8,7 +8,8 @@ use vault::{
     fsck::{self, Depth, Loss, Options, Report, Severity, What},
     layout::{Name, ObjectKind},
     manifest::{FrameBitmap, SignedManifest, resolve},
-    rescue::{Inventory, OpenVault, Snapshots},
+    rescue::{Inventory, Listed, Objects, OpenVault, Snapshots},
+    snapshot::SourceError,
     tree::path,
 };
 
@@ -229,6 +230,58 @@ fn names_that_are_none_of_ours_are_told() {
         world.bucket.put(&key, "what is this");
         assert_eq!(world.deep().count(What::Stray), 1, "{name}");
         world.bucket.take(&key);
+    }
+}
+
+/// A bucket whose listing repeats what manifests say, as one that can only be read by grants.
+struct Unlisted {
+    bucket: Arc<Memory>,
+    listed: BTreeMap<String, u64>,
+}
+
+impl Objects for Unlisted {
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(Listed)) -> Result<(), SourceError> {
+        let below = self.listed.iter().filter(|(key, _)| key.starts_with(prefix));
+        below.for_each(|(key, length)| each(Listed { key: key.clone(), length: *length }));
+        Ok(())
+    }
+    fn read(&self, key: &str, v: Option<&str>, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.bucket.read(key, v, range)
+    }
+    fn told_length(&self, key: &str) -> Option<u64> {
+        Some(self.bucket.get(key).len() as u64)
+    }
+}
+
+#[test]
+fn bytes_behind_the_end_of_a_pack_are_told_at_both_depths_whoever_lists() {
+    let world = world(907);
+    let mut listed = BTreeMap::new();
+    let mut note = |one: Listed| {
+        listed.insert(one.key, one.length);
+    };
+    world.bucket.list("", &mut note).unwrap();
+    let named = resolve(&world.dones[1].chain).unwrap();
+    assert!(named.len() > 1);
+    for pack in named.iter() {
+        let descriptor = &world.lab.descriptor;
+        let name = Name::Object(pack.kind.object(), pack.sha256, pack.id);
+        let key = name.key(descriptor.tenant, descriptor.vault);
+        let sound = world.bucket.get(&key);
+        world.bucket.put(&key, [&sound[..], b"behind its end"].concat());
+        for depth in [Depth::Structure, Depth::Data] {
+            let mut unlisted = world.vault();
+            let (bucket, listed) = (Arc::clone(&world.bucket), listed.clone());
+            unlisted.bucket.objects = Arc::new(Unlisted { bucket, listed });
+            for vault in [world.vault(), unlisted] {
+                let found = run(&vault, depth).findings;
+                let told = |f: &fsck::Finding| {
+                    f.object.as_deref() == Some(&key) && f.what == What::WrongLength
+                };
+                assert!(found.iter().any(told), "{key} {depth:?} {found:?}");
+            }
+        }
+        world.bucket.put(&key, sound);
     }
 }
 

@@ -136,3 +136,36 @@ fn the_key_store_adds_epochs_and_members_and_can_take_nothing_away() {
     let newest = snapshots.found.iter().find(|found| found.signed.manifest.agent == agent).unwrap();
     assert_same(&snapshots.reader(&with.vaults[0], newest).unwrap(), &newer);
 }
+
+#[test]
+fn an_older_roster_in_a_newer_ones_place_and_a_key_store_set_back_are_told() {
+    let lab = Lab::new(923);
+    let bucket = filled(&lab, &[&lab.backup(&tree(), None)]);
+    let objects = Arc::clone(&bucket) as Arc<dyn Objects>;
+    let sign = |generation| {
+        let roster = Roster { generation, ..lab.roster() };
+        roster.sign(&lab.root.roster_key()).unwrap()
+    };
+    let mut kit = kit(&lab, 923);
+    kit.vaults[0].roster = sign(3);
+    let prefix = layout::vault_prefix(lab.descriptor.tenant, lab.descriptor.vault);
+    let notes = |rosters: &[(u64, u64)]| {
+        let store = Memory::default();
+        for (place, generation) in rosters {
+            store.put(&format!("{prefix}/roster-{place}"), sign(*generation));
+        }
+        let opened = open_kit(&kit, &objects, Some(&store));
+        let known = opened.vaults[0].rosters.iter().map(|roster| roster.generation);
+        (known.collect::<Vec<_>>(), opened.notes)
+    };
+    // As it should be, newer than the kit or as new.
+    for sound in [&[(1, 1), (2, 2), (3, 3)][..], &[(3, 3), (4, 4)]] {
+        assert_eq!(notes(sound).1, Vec::<String>::new());
+    }
+    // Generation 4 replaced by the bytes of generation 1, which names members that were removed since.
+    let (known, told) = notes(&[(3, 3), (4, 1)]);
+    assert_eq!(known, [3, 3]);
+    assert!(told.len() == 1 && told[0].contains("roster-4") && told[0].contains("generation 1"));
+    let (_, told) = notes(&[(1, 1), (2, 2)]);
+    assert!(told.len() == 1 && told[0].contains("generation 2, the kit's is 3"), "{told:?}");
+}
