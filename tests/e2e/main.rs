@@ -10,6 +10,7 @@ mod faulty;
 mod harness;
 mod mount;
 mod outside;
+mod rescue;
 mod restore;
 mod restoring;
 mod serve;

@@ -7,7 +7,9 @@ use std::{
 };
 
 use api::{
-    catalog::{CommitReply, CommitSession, OpenSession, PackKind, Session, SnapshotStats},
+    catalog::{
+        CommitReply, CommitSession, OpenSession, PackKind, Session, SnapshotSource, SnapshotStats,
+    },
     scheduler::{Assignment, FinishRun, RunSource},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -342,7 +344,7 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
     let mut places: ConfirmedPacks = (*others).clone();
     places.extend(parent::places(&adopted));
     let reader = engine.chain.as_ref().and_then(|chain| {
-        open_parent(&engine.member, lane, engine.session.parent.as_ref()?.snapshot_id, chain)
+        open_parent(&engine.member, lane, engine.session.parent.as_ref()?, chain)
     });
     let (sink, uploads) =
         upload::start(lane.clone(), spool, engine.watch.counters.stored_bytes.clone());
@@ -377,15 +379,17 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
 fn open_parent(
     member: &Member,
     lane: &Lane,
-    snapshot: SnapshotId,
+    parent: &SnapshotSource,
     chain: &Chain,
 ) -> Option<Arc<Reader>> {
     let newest = chain.newest()?;
     let transfer = lane.transfer.clone();
-    let source = GrantSource::new(member, transfer, snapshot, &chain.packs, Caching::Use);
+    let lost = parent.lost.iter().copied().collect();
+    let packs = parent::readable(&chain.packs, &lost, &lane.cache);
+    let source = GrantSource::new(member, transfer, parent.snapshot_id, &packs, Caching::Use);
     let index = parent::stored_index(member.home.path(), &member.vault);
     let keys = member.vault.clone();
-    Some(Arc::new(Reader::open(&newest.manifest, &chain.packs, keys, source, index)))
+    Some(Arc::new(Reader::open(&newest.manifest, &packs, keys, source, index)))
 }
 
 /// The engine's side of a run; lives on a thread of its own.
@@ -414,8 +418,10 @@ impl Seat {
         let Self { member, session, watch, others } = self;
         let home = member.home.path();
         let parent = reader.as_deref();
+        let lost = session.parent.iter().flat_map(|parent| &parent.lost).copied().collect();
         let budget = plan.memory.index();
-        let index = parent::index_of(home, &member.vault, parent, adopted, &others, budget);
+        let index =
+            parent::index_of(home, &member.vault, parent, &lost, adopted, &others, budget);
         let index = Arc::new(index);
         let context = BackupContext {
             agent: member.identity.agent_id,

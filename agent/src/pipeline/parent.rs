@@ -2,17 +2,23 @@
 //!
 //! Everything here is advice. A parent that cannot be read makes the backup slower, never wrong.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use api::catalog::{PackFacts, PackKind as WireKind};
+use domain::PackId;
 use vault::{
     id::Sha256,
     index::{Budget, ChunkIndex},
     keys::VaultKeys,
-    manifest::Confirmed,
+    manifest::{Confirmed, PackRef, PackSet},
     pack::{Directory, OpenPack, PackError, PackKind},
     snapshot::{Frames, ReadError, Reader},
-    tree::{Cursor, Entry, Tree},
+    tree::{Cursor, Entry, Tree, TreeError},
 };
 
 use super::source::Cache;
@@ -39,6 +45,8 @@ impl ParentCursor {
         }
         match self.cursor.find(path) {
             Ok(found) => found,
+            // In a pack that is lost: nothing was asked of the store for it, so the next path may try again.
+            Err(TreeError::Read(error)) if matches!(*error, ReadError::Unlocated(_)) => None,
             Err(error) => {
                 tracing::warn!(%error, "the parent snapshot cannot be read on; files are read again");
                 self.broken = true;
@@ -62,13 +70,25 @@ pub struct Adopted {
     pub(super) directory: Directory,
 }
 
-/// The index of the packs the server vouches for: the parent's, the adopted ones, and `others` of the
-/// vault as far as the stored index knows them. What the stored
+/// The parent's packs as far as this backup may read them: of the lost ones those whose copy is whole in the cache,
+/// because a tree that can still be read saves reading the files again.
+pub fn readable(packs: &PackSet, lost: &BTreeSet<PackId>, cache: &Cache) -> PackSet {
+    let stands = |pack: &PackRef| {
+        !lost.contains(&pack.id) || (pack.kind == PackKind::Meta && cache.is_sound(pack))
+    };
+    PackSet(
+        packs.0.iter().filter(|(_, pack)| stands(pack)).map(|(id, p)| (*id, p.clone())).collect(),
+    )
+}
+
+/// The index of the packs the server vouches for: the parent's without the `lost` ones, the adopted ones, and
+/// `others` of the vault as far as the stored index knows them. What the stored
 /// index does not know is read from the packs' directories.
 pub fn index_of(
     home: &Path,
     keys: &VaultKeys,
     parent: Option<&Reader>,
+    lost: &BTreeSet<PackId>,
     adopted: &[Adopted],
     others: &BTreeMap<Sha256, Confirmed>,
     budget: Budget,
@@ -79,7 +99,9 @@ pub fn index_of(
         ChunkIndex::new(keys.vault())
     });
     let known = |sha256: &Sha256| {
-        parent.is_some_and(|parent| parent.frames().pack_ref(sha256).is_some())
+        parent
+            .and_then(|parent| parent.frames().pack_ref(sha256))
+            .is_some_and(|pack| !lost.contains(&pack.id))
             || adopted.iter().any(|pack| pack.sha256 == *sha256)
             || others.contains_key(sha256)
     };
@@ -89,7 +111,7 @@ pub fn index_of(
     }
     let Some(parent) = parent else { return index };
     for pack in parent.frames().packs() {
-        if index.has_pack(&pack.sha256) {
+        if lost.contains(&pack.id) || index.has_pack(&pack.sha256) {
             continue;
         }
         match parent.frames().open(pack) {

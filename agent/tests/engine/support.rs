@@ -1,7 +1,7 @@
 //! A vault in memory around the real engine, and trees described for comparison.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsStr,
     fs,
     ops::Range,
@@ -171,7 +171,10 @@ impl Vault {
             index.add(pack.kind, pack.sha256, pack.length, &open.directory);
         }
         save_index(&home, &index).expect("saves");
-        (index.packs().len(), index_of(&home, &self.keys, None, &[], others, Budget::SMALL))
+        (
+            index.packs().len(),
+            index_of(&home, &self.keys, None, &BTreeSet::new(), &[], others, Budget::SMALL),
+        )
     }
 
     pub fn back_up(&self, paths: &[&Path], parent: Option<&Taken>, excludes: Excludes) -> Taken {

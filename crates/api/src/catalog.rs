@@ -178,6 +178,9 @@ pub struct Session {
 pub struct SnapshotSource {
     pub snapshot_id: SnapshotId,
     pub manifest: PackFacts,
+    /// Packs it needs that are lost: a commit that names one is refused, so what is in them is stored again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<PackId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

@@ -175,9 +175,14 @@ pub enum AdminCommand {
     RebuildCatalog(Rebuild),
     /// Read a vault's objects and compare each with its hash: no keys needed. Changes nothing.
     Scrub(Scrub),
-    /// Declare packs lost, after looking at each once more: no commit names them again. A workload whose newest snapshot
-    /// needs one of them is refused further backups for now.
+    /// Declare packs lost, after looking at each once more: no commit names them again. The next backup of a workload
+    /// that needs one of them reads again what was in it, and only that.
     DeclareLost(DeclareLost),
+    /// List what keeps a tenant's collection, expiry and key destruction standing still. Exit code 1 when anything does.
+    Freezes(Freezes),
+    /// Lift freezes once a person has decided about what raised them. The reason goes into the audit record; what was
+    /// decided about does not freeze the tenant again.
+    LiftFreeze(LiftFreeze),
 }
 
 /// Which platform, which tenant.
@@ -218,6 +223,30 @@ pub struct Scrub {
     #[arg(long)]
     pub seed: Option<u64>,
     /// The report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Freezes {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// The list as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LiftFreeze {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// What was decided and why, for the audit record.
+    #[arg(long, value_name = "TEXT", value_parser = crate::commands::admin::reason)]
+    pub reason: String,
+    /// Ids as `admin freezes` names them (evt_…).
+    #[arg(required = true, value_name = "FREEZE")]
+    pub freezes: Vec<domain::EventId>,
+    /// What was lifted as JSON.
     #[arg(long)]
     pub json: bool,
 }

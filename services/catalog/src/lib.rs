@@ -7,6 +7,7 @@
 mod browse;
 pub mod collection;
 pub mod error;
+pub mod freezes;
 mod objects;
 pub mod packs;
 pub mod rebuild;

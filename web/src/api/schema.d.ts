@@ -1624,6 +1624,8 @@ export interface components {
         };
         /** @description What is needed to read a snapshot's manifest and packs. */
         SnapshotSource: {
+            /** @description Packs it needs that are lost: a commit that names one is refused, so what is in them is stored again. */
+            lost?: components["schemas"]["PckId"][];
             manifest: components["schemas"]["PackFacts"];
             snapshot_id: components["schemas"]["SnpId"];
         };

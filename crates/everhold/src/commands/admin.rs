@@ -8,6 +8,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use catalog::{
     Catalog,
+    freezes::{self, Freeze},
     rebuild::{self, Mode},
     scrub,
 };
@@ -17,7 +18,7 @@ use vault::scrub::Sample;
 
 use super::{FOUND, Usage, load, say};
 use crate::{
-    cli::{AdminCommand, DeclareLost, Platform, Rebuild, Scrub},
+    cli::{AdminCommand, DeclareLost, Freezes, LiftFreeze, Platform, Rebuild, Scrub},
     dev, server,
 };
 
@@ -26,6 +27,8 @@ pub async fn run(command: &AdminCommand) -> anyhow::Result<ExitCode> {
         AdminCommand::RebuildCatalog(args) => rebuild(args).await,
         AdminCommand::Scrub(args) => scrub(args).await,
         AdminCommand::DeclareLost(args) => declare_lost(args).await,
+        AdminCommand::Freezes(args) => list_freezes(args).await,
+        AdminCommand::LiftFreeze(args) => lift_freeze(args).await,
     }
 }
 
@@ -154,6 +157,54 @@ async fn declare_lost(args: &DeclareLost) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if all { ExitCode::SUCCESS } else { FOUND })
+}
+
+async fn list_freezes(args: &Freezes) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let standing = freezes::list(&app, args.platform.tenant).await?;
+    if args.json {
+        json(&standing)?;
+    } else {
+        standing.iter().try_for_each(|freeze| say(words(freeze)))?;
+        if standing.is_empty() {
+            say("Nothing is frozen.")?;
+        }
+    }
+    Ok(if standing.is_empty() { ExitCode::SUCCESS } else { FOUND })
+}
+
+fn words(freeze: &Freeze) -> String {
+    let what = match freeze.reason.as_str() {
+        "unknown_receipt" => "an agent showed a receipt the database does not know, of snapshot",
+        _ => "a rebuild found neither receipt nor forget record of manifest",
+    };
+    format!("{} since {}: {what} {}", freeze.id, freeze.frozen_at, freeze.evidence)
+}
+
+/// A reason worth recording.
+pub fn reason(text: &str) -> Result<String, String> {
+    if freezes::is_reason(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("say in 1 to {} characters what was decided and why", freezes::MAX_REASON))
+    }
+}
+
+async fn lift_freeze(args: &LiftFreeze) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let lifted = freezes::lift(&app, args.platform.tenant, &args.freezes, &args.reason)
+        .await
+        .context("no freeze was lifted")?;
+    if args.json {
+        json(&lifted)?;
+    } else {
+        lifted.iter().try_for_each(|freeze| say(format!("lifted: {}", words(freeze))))?;
+        let missing = |id: &&domain::EventId| !lifted.iter().any(|freeze| freeze.id == **id);
+        for id in args.freezes.iter().filter(missing) {
+            say(format_args!("{id}: no freeze of this tenant that stands is called so"))?;
+        }
+    }
+    Ok(if lifted.len() == args.freezes.len() { ExitCode::SUCCESS } else { FOUND })
 }
 
 /// `full`, `5%`, `0.5%`, or bytes with a unit (`10GiB`).

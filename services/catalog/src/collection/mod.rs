@@ -29,6 +29,7 @@ use vault::{
 
 use crate::{
     error::Error,
+    freezes,
     snapshots::{bad_cursor, cursor, page_limit, read_cursor},
     state::Catalog,
     vaults,
@@ -59,7 +60,7 @@ impl From<pg::Error> for CollectError {
 
 async fn begin(app: &Catalog, scope: Scope) -> Result<TenantTx, CollectError> {
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    if vaults::store::is_frozen(&mut tx).await? { Err(CollectError::Frozen) } else { Ok(tx) }
+    if freezes::store::is_frozen(&mut tx).await? { Err(CollectError::Frozen) } else { Ok(tx) }
 }
 
 fn event(app: &Catalog, now: Timestamp, action: &'static str, vault: VaultId) -> AuditEvent {

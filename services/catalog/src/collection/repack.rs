@@ -63,7 +63,7 @@ pub async fn candidates(
     // As long as the longest promise the rule can make.
     let horizon = retention::protect(&app.retention, None, now).protect_until;
     let mut found: Vec<(i128, RepackCandidate)> = Vec::new();
-    for row in rows {
+    for row in rows.into_iter().filter(|row| packs::state::may_be_referenced(row.state())) {
         let (Some((frames, bitmap)), Some(lock)) = (used.get(&row.id()), row.lock_until()) else {
             continue;
         };

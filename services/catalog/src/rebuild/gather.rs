@@ -42,7 +42,8 @@ pub struct ObjectFacts {
     pub key: String,
     pub version_id: String,
     pub length: u64,
-    pub md5: [u8; 16],
+    /// Not every store tells it.
+    pub md5: Option<[u8; 16]>,
     pub lock_until: Timestamp,
     /// From the header of a pack: who wrote it, in which session, as which number. Not authenticated.
     pub maker: Option<Maker>,
@@ -66,9 +67,9 @@ pub struct ManifestFacts {
     pub summary: Option<Summary>,
 }
 
-/// A receipt's object.
+/// The object of a receipt or of a forget record.
 #[derive(Debug, Clone)]
-pub struct ReceiptFacts {
+pub struct ProofFacts {
     pub snapshot: SnapshotId,
     pub bytes: Vec<u8>,
     pub key: String,
@@ -82,7 +83,8 @@ pub struct Facts {
     pub keys: Option<KeyFacts>,
     pub manifests: Vec<ManifestFacts>,
     pub objects: Vec<ObjectFacts>,
-    pub receipts: Vec<ReceiptFacts>,
+    pub receipts: Vec<ProofFacts>,
+    pub forgets: Vec<ProofFacts>,
     pub findings: Vec<String>,
 }
 
@@ -120,7 +122,14 @@ pub async fn read_vault(app: &Catalog, tenant: TenantId, vault: VaultId) -> Resu
         .map_err(|e| Error::broken("the bucket cannot be listed", e))?;
     facts.findings.extend(findings);
     facts.objects = objects(app, tenant, vault, &versions, &inventory, &manifests).await?;
-    facts.receipts = receipts(app, tenant, vault, &versions, &manifests).await?;
+    let receipts = manifests.iter().filter_map(|manifest| manifest.found.receipt.as_ref());
+    let receipts: Vec<SnapshotId> = receipts.map(|receipt| receipt.snapshot).collect();
+    let of_receipt = |id| layout::receipt_key(tenant, vault, id);
+    facts.receipts = proofs(app, &versions, &receipts, of_receipt).await?;
+    let forgotten = manifests.iter().filter(|manifest| manifest.found.is_forgotten());
+    let forgotten: Vec<SnapshotId> = forgotten.filter_map(|m| m.found.snapshot()).collect();
+    let of_forget = |id| layout::forget_key(tenant, vault, id);
+    facts.forgets = proofs(app, &versions, &forgotten, of_forget).await?;
     facts.manifests = manifests;
     facts.keys = Some(keys);
     Ok(facts)
@@ -217,7 +226,10 @@ fn read_manifests(
     let mut manifests = Vec::new();
     for found in &snapshots.found {
         let packs = snapshots.packs(found);
-        if let Err(why) = &packs {
+        // Manifests a forgotten one built on may be gone by right.
+        if let Err(why) = &packs
+            && !found.is_forgotten()
+        {
             findings.push(format!("{}: {why}", found.name()));
         }
         let reader = open.as_ref().and_then(|open| snapshots.reader(open, found).ok());
@@ -278,8 +290,7 @@ async fn objects(
                 key,
                 version_id,
                 length: said.length,
-                // Not every store tells it; nothing is decided by it once the object is there.
-                md5: said.md5.unwrap_or_default(),
+                md5: said.md5,
                 lock_until: compliance_until(&said).unwrap_or(Timestamp::UNIX_EPOCH),
                 maker,
             }))
@@ -297,30 +308,29 @@ fn maker(bytes: &[u8]) -> Option<Maker> {
     Some(Maker { agent, session, seq, key_epoch: epoch })
 }
 
-async fn receipts(
+/// The objects that speak for, or against, these snapshots.
+async fn proofs(
     app: &Catalog,
-    tenant: TenantId,
-    vault: VaultId,
     versions: &Versions,
-    manifests: &[ManifestFacts],
-) -> Result<Vec<ReceiptFacts>, Error> {
-    let mut receipts = Vec::new();
-    for receipt in manifests.iter().filter_map(|manifest| manifest.found.receipt.as_ref()) {
-        let key = layout::receipt_key(tenant, vault, receipt.snapshot);
+    snapshots: &[SnapshotId],
+    key_of: impl Fn(SnapshotId) -> String,
+) -> Result<Vec<ProofFacts>, Error> {
+    let mut proofs = Vec::new();
+    for snapshot in snapshots.iter().copied() {
+        let key = key_of(snapshot);
         let Some(version) = versions.of(&key).first() else { continue };
         let said = app.store.head(&key, Some(&version.id)).await?;
         let bytes = app.store.get(&key, &version.id).await?.to_vec();
-        receipts.push(ReceiptFacts {
-            snapshot: receipt.snapshot,
+        let lock_until = said.and_then(|said| compliance_until(&said));
+        proofs.push(ProofFacts {
+            snapshot,
             bytes,
-            key,
             version_id: version.id.clone(),
-            lock_until: said
-                .and_then(|said| compliance_until(&said))
-                .unwrap_or(Timestamp::UNIX_EPOCH),
+            lock_until: lock_until.unwrap_or(Timestamp::UNIX_EPOCH),
+            key,
         });
     }
-    Ok(receipts)
+    Ok(proofs)
 }
 
 /// Whether the wraps name a recovery kit.

@@ -1,7 +1,7 @@
 //! The catalog, made again from a bucket and its key store after the database was lost.
 //!
 //! Owns the way back: rosters that verify → manifests they vouch for → rows (R6). Manifests with a receipt are
-//! committed, those with a forget record expired, all others unconfirmed: their packs are kept as uploaded ones, and
+//! committed, those with a forget record forgotten, all others unconfirmed: their packs are kept as uploaded ones, and
 //! the tenant is frozen until a person has decided. Invariants: nothing is believed that is not signed; locks are
 //! written as the store reports them; a vault is written in one transaction, and writing it twice changes nothing; the
 //! bucket is only read.
@@ -85,7 +85,7 @@ fn report(vault: VaultId, rows: &Rows) -> Report {
         packs: rows.packs.len(),
         lost_packs: rows.packs.iter().filter(|pack| pack.state == "lost").count(),
         committed: count("committed"),
-        forgotten: count("expired"),
+        forgotten: count("forgotten"),
         unconfirmed: rows.undecided.iter().map(ToString::to_string).collect(),
         references: rows.references.len(),
         findings: rows.findings.clone(),

@@ -18,7 +18,7 @@ use vault::{
 };
 
 use super::gather::{
-    Facts, KeyFacts, ManifestFacts, ObjectFacts, ReceiptFacts, has_kit, recipient_id,
+    Facts, KeyFacts, ManifestFacts, ObjectFacts, ProofFacts, has_kit, recipient_id,
 };
 
 /// Room above the highest fence a manifest names: sessions that never came to a manifest had higher ones.
@@ -70,7 +70,7 @@ pub struct PackRow {
     pub kind: &'static str,
     pub state: &'static str,
     pub sha256: Sha256,
-    pub md5: [u8; 16],
+    pub md5: Option<[u8; 16]>,
     pub length: u64,
     pub key: String,
     pub version_id: String,
@@ -86,10 +86,10 @@ pub struct SnapshotRow {
     pub seq: i64,
     pub parent: Option<SnapshotId>,
     pub manifest: PackId,
-    /// `committed` or `expired`.
+    /// `committed`, or `forgotten` where the bucket has the record of it.
     pub state: &'static str,
     pub committed_at: Timestamp,
-    pub expired_at: Option<Timestamp>,
+    pub forgotten_at: Option<Timestamp>,
     pub paths: Vec<String>,
     pub tags: BTreeMap<String, String>,
     pub files: u64,
@@ -123,7 +123,9 @@ pub struct Rows {
     pub packs: Vec<PackRow>,
     /// By workload and place.
     pub snapshots: Vec<SnapshotRow>,
-    pub receipts: Vec<ReceiptFacts>,
+    pub receipts: Vec<ProofFacts>,
+    /// Records of what was forgotten.
+    pub forgets: Vec<ProofFacts>,
     pub references: Vec<ReferenceRow>,
     /// Manifests a person has to decide about.
     pub undecided: Vec<PackId>,
@@ -138,7 +140,9 @@ pub fn plan(tenant: TenantId, vault: VaultId, facts: Facts, now: Timestamp) -> R
     let mut chains: BTreeMap<WorkloadId, Vec<&ManifestFacts>> = BTreeMap::new();
     for manifest in &facts.manifests {
         let standing = &manifest.found.standing;
-        if *standing == Standing::Unconfirmed || manifest.packs.is_none() {
+        // Of a forgotten one the manifests it built on may be gone by right.
+        let unknown = manifest.packs.is_none() && !manifest.found.is_forgotten();
+        if *standing == Standing::Unconfirmed || unknown {
             rows.undecided.push(manifest.found.signed.id);
             continue;
         }
@@ -156,8 +160,11 @@ pub fn plan(tenant: TenantId, vault: VaultId, facts: Facts, now: Timestamp) -> R
     workloads(&facts.manifests, &mut rows);
     packs(tenant, vault, &facts.objects, &needs, &mut rows);
     let known: BTreeSet<SnapshotId> = rows.snapshots.iter().map(|row| row.id).collect();
-    rows.receipts =
-        facts.receipts.into_iter().filter(|row| known.contains(&row.snapshot)).collect();
+    let of_known = |rows: Vec<ProofFacts>| {
+        rows.into_iter().filter(|row| known.contains(&row.snapshot)).collect()
+    };
+    rows.receipts = of_known(facts.receipts);
+    rows.forgets = of_known(facts.forgets);
     rows
 }
 
@@ -245,7 +252,7 @@ fn snapshots(
         })
         .collect();
     for (seq, manifest) in (1_i64..).zip(chain) {
-        let (found, Some(set)) = (&manifest.found, &manifest.packs) else { continue };
+        let (found, set) = (&manifest.found, manifest.packs.clone().unwrap_or_default());
         let Some(id) = found.snapshot() else { continue };
         let signed = &found.signed;
         let forgotten = found.is_forgotten();
@@ -284,12 +291,12 @@ fn snapshot(
     let receipt = found.receipt.as_ref();
     let summary = manifest.summary.clone().unwrap_or_default();
     let opened = manifest.summary.is_some();
-    let expired_at = match &found.standing {
+    let forgotten_at = match &found.standing {
         Standing::Forgotten(record) => Some(record.forgotten_at),
         Standing::Committed(_) | Standing::Unconfirmed => None,
     };
-    let protect_until =
-        receipt.map_or_else(|| expired_at.unwrap_or(said.created), |receipt| receipt.protect_until);
+    let protect_until = receipt
+        .map_or_else(|| forgotten_at.unwrap_or(said.created), |receipt| receipt.protect_until);
     let own = |pack: &&ObjectFacts| pack.maker.is_some_and(|maker| maker.session == said.session);
     let named = manifest.packs.iter().flat_map(vault::manifest::PackSet::iter);
     let stored = named.filter_map(|pack| objects.get(&pack.id)).filter(|pack| own(pack));
@@ -304,9 +311,9 @@ fn snapshot(
         seq,
         parent: parent.map(|(snapshot, ..)| *snapshot),
         manifest: found.signed.id,
-        state: if expired_at.is_some() { "expired" } else { "committed" },
+        state: if forgotten_at.is_some() { "forgotten" } else { "committed" },
         committed_at: committed_at(found),
-        expired_at,
+        forgotten_at,
         paths: summary
             .paths
             .iter()
@@ -475,7 +482,7 @@ fn packs(
             kind: pack.kind.as_str(),
             state: "lost",
             sha256: pack.sha256,
-            md5: [0; 16],
+            md5: None,
             length: pack.length.max(1),
             key,
             version_id: pack.version_id.clone(),

@@ -4,6 +4,8 @@ use domain::{EventId, IdGen, Timestamp, VaultId};
 use pg::TenantTx;
 use time::OffsetDateTime;
 
+use crate::freezes;
+
 use super::plan::{KeyRows, PackRow, ReferenceRow, Rows, SessionRow, SnapshotRow, WorkloadRow};
 
 /// Writes every row that is missing. Gives how many those were.
@@ -33,6 +35,9 @@ pub async fn write(
     for row in &rows.receipts {
         written += insert_receipt(tx, row, now).await?;
     }
+    for row in &rows.forgets {
+        written += insert_forget(tx, row, now).await?;
+    }
     for row in &rows.references {
         written += insert_reference(tx, row).await?;
     }
@@ -40,9 +45,10 @@ pub async fn write(
         advance_workload(tx, row).await?;
     }
     for manifest in &rows.undecided {
-        let evidence = format!("unconfirmed manifest {manifest}");
-        let id = EventId::fresh(ids, now);
-        written += u64::from(crate::vaults::store::insert_freeze(tx, id, &evidence, now).await?);
+        let (id, evidence) = (EventId::fresh(ids, now), manifest.to_string());
+        let reason = freezes::Reason::UnconfirmedManifest;
+        let frozen = freezes::store::insert_freeze(tx, id, reason, &evidence, now).await?;
+        written += u64::from(frozen);
     }
     Ok(written)
 }
@@ -186,7 +192,7 @@ async fn insert_pack(
         row.kind,
         row.state,
         &row.sha256.0,
-        &row.md5,
+        row.md5.as_ref().map(<[u8; 16]>::as_slice),
         row.length.cast_signed(),
         row.key,
         OffsetDateTime::from(row.lock_until),
@@ -206,10 +212,10 @@ async fn insert_snapshot(
     let status = if row.exceptions == 0 { "succeeded" } else { "succeeded_with_exceptions" };
     let done = sqlx::query!(
         "INSERT INTO catalog.snapshots (tenant_id, id, vault_id, workload_id, agent_id, run_id, session_id, seq,
-             parent_id, manifest_id, state, committed_at, expired_at, status, paths, tags, files, directories, others,
-             source_bytes, new_bytes, stored_bytes, exceptions, duration_ms, slots, protect_until, locked_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 0, $21, $22,
-             0, '{}', $23, $24) ON CONFLICT DO NOTHING",
+             parent_id, manifest_id, state, committed_at, expired_at, forgotten_at, status, paths, tags, files, directories,
+             others, source_bytes, new_bytes, stored_bytes, exceptions, duration_ms, slots, protect_until, locked_until)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14, $15, $16, $17, $18, $19, $20, 0, $21,
+             $22, 0, '{}', $23, $24) ON CONFLICT DO NOTHING",
         tx.tenant().uuid(),
         row.id.uuid(),
         vault.uuid(),
@@ -222,7 +228,7 @@ async fn insert_snapshot(
         row.manifest.uuid(),
         row.state,
         OffsetDateTime::from(row.committed_at),
-        row.expired_at.map(OffsetDateTime::from),
+        row.forgotten_at.map(OffsetDateTime::from),
         status,
         &row.paths,
         serde_json::to_value(&row.tags).unwrap_or_default(),
@@ -255,11 +261,32 @@ async fn insert_snapshot(
 
 async fn insert_receipt(
     tx: &mut TenantTx,
-    row: &super::gather::ReceiptFacts,
+    row: &super::gather::ProofFacts,
     now: Timestamp,
 ) -> Result<u64, pg::Error> {
     let done = sqlx::query!(
         "INSERT INTO catalog.receipts (tenant_id, snapshot_id, receipt, object_key, lock_until, version_id, stored_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        tx.tenant().uuid(),
+        row.snapshot.uuid(),
+        row.bytes,
+        row.key,
+        OffsetDateTime::from(row.lock_until),
+        row.version_id,
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+async fn insert_forget(
+    tx: &mut TenantTx,
+    row: &super::gather::ProofFacts,
+    now: Timestamp,
+) -> Result<u64, pg::Error> {
+    let done = sqlx::query!(
+        "INSERT INTO catalog.forgets (tenant_id, snapshot_id, record, object_key, lock_until, version_id, stored_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         tx.tenant().uuid(),
         row.snapshot.uuid(),

@@ -19,7 +19,7 @@ use api::{
 };
 use authz::{Permit, actions::SessionWrite};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use domain::{AgentId, EventId, SessionId, VaultId};
+use domain::{AgentId, EventId, PackId, SessionId, VaultId, WorkloadId};
 use pg::{AuditEvent, OperationalReason, TenantTx};
 use runtime::Cx;
 use vault::receipt::Receipt;
@@ -27,7 +27,7 @@ use vault::receipt::Receipt;
 use crate::{
     collection::expiry_store,
     error::Error,
-    packs, snapshots,
+    freezes, packs, snapshots,
     state::{Catalog, Lease},
     vaults, workloads,
 };
@@ -39,6 +39,8 @@ pub const HEARTBEAT_S: u32 = 60;
 const ADOPTABLE: std::time::Duration = jobs::LONGEST;
 /// Packs outside the parent that a session is told about.
 const MAX_KNOWN: i64 = 10_000;
+/// A parent that lost more packs than this is none: its list would be longer than what it saves.
+const MAX_LOST: usize = 10_000;
 
 /// The agent behind the permit. Only agents hold one for sessions.
 pub fn agent_of<A: authz::Action>(permit: &Permit<A>) -> Result<AgentId, Error> {
@@ -95,7 +97,7 @@ pub async fn open(
     check_epoch(&mut tx, &lease).await?;
     let core = keyed_vault(&mut tx, vault).await?;
     store::end_open(&mut tx, body.workload_id, now).await?;
-    let parent = snapshots::store::newest_locked(&mut tx, body.workload_id).await?;
+    let parent = find_parent(&mut tx, body.workload_id).await?;
     let new = NewSession {
         id: SessionId::fresh(&*cx.ids, now),
         vault,
@@ -105,13 +107,13 @@ pub async fn open(
         lease_epoch: lease.epoch,
         fence,
         key_epoch: core.key_epoch,
-        parent: parent.as_ref().map(snapshots::store::SnapshotRow::id),
+        parent: parent.as_ref().map(|parent| parent.row.id()),
     };
     store::insert(&mut tx, &new, now).await?;
-    let built_on = parent.as_ref().map(|row| (body.workload_id, row.seq));
+    let built_on = parent.as_ref().map(|parent| (body.workload_id, parent.row.seq));
     let known = packs::store::list_known(&mut tx, vault, built_on, MAX_KNOWN).await?;
     let parent = match parent {
-        Some(row) => Some(source(&mut tx, &row).await?),
+        Some(parent) => Some(source(&mut tx, parent).await?),
         None => None,
     };
     // Whoever condemned them since counts this session as older: they stay while it is open.
@@ -161,14 +163,28 @@ async fn keyed_vault(tx: &mut TenantTx, id: VaultId) -> Result<vaults::store::Va
     }
 }
 
-async fn source(
-    tx: &mut TenantTx,
-    row: &snapshots::store::SnapshotRow,
-) -> Result<SnapshotSource, Error> {
+/// What a session builds on.
+struct Parent {
+    row: snapshots::store::SnapshotRow,
+    /// Packs it needs and nobody can name any more.
+    lost: Vec<PackId>,
+}
+
+/// The newest committed snapshot whose manifests can be read. What else of it is lost is told, not hidden: the agent
+/// then reads again what was in it, and only that.
+async fn find_parent(tx: &mut TenantTx, workload: WorkloadId) -> Result<Option<Parent>, Error> {
+    let Some(row) = snapshots::store::newest_locked(tx, workload).await? else { return Ok(None) };
+    let most = i64::try_from(MAX_LOST + 1).unwrap_or(i64::MAX);
+    let lost = snapshots::store::list_lost(tx, workload, row.seq, most).await?;
+    Ok((lost.len() <= MAX_LOST).then_some(Parent { row, lost }))
+}
+
+async fn source(tx: &mut TenantTx, parent: Parent) -> Result<SnapshotSource, Error> {
+    let Parent { row, lost } = parent;
     let ids = [row.manifest_id];
     let found = packs::store::find_in_vault(tx, VaultId::from_uuid(row.vault_id), &ids).await?;
     let manifest = found.first().ok_or_else(Error::not_found)?.facts();
-    Ok(SnapshotSource { snapshot_id: row.id(), manifest })
+    Ok(SnapshotSource { snapshot_id: row.id(), manifest, lost })
 }
 
 /// The rollback guard: a receipt we signed and do not know means that this database went back in time.
@@ -193,7 +209,8 @@ async fn guard_rollback(
     }
     let id = EventId::fresh(&*cx.ids, cx.now());
     let evidence = receipt.snapshot.to_string();
-    if !vaults::store::insert_freeze(tx, id, &evidence, cx.now()).await? {
+    let reason = freezes::Reason::UnknownReceipt;
+    if !freezes::store::insert_freeze(tx, id, reason, &evidence, cx.now()).await? {
         return Ok(None);
     }
     tracing::error!("a receipt is unknown to the database: collection is frozen for its tenant");

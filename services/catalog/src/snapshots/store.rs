@@ -154,7 +154,8 @@ pub async fn find_by_session(
     .await?)
 }
 
-/// The newest committed snapshot of a workload, share-locked: it cannot expire before this transaction ends.
+/// The newest committed snapshot of a workload whose manifests all stand, share-locked: it cannot expire before
+/// this transaction ends.
 pub async fn newest_locked(
     tx: &mut TenantTx,
     workload: WorkloadId,
@@ -164,13 +165,41 @@ pub async fn newest_locked(
         r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, status,
                   paths, tags, files, directories, others, source_bytes, new_bytes, stored_bytes, exceptions,
                   duration_ms, slots, protect_until, locked_until
-           FROM catalog.snapshots WHERE tenant_id = $1 AND workload_id = $2 AND state = 'committed'
-           ORDER BY seq DESC LIMIT 1 FOR SHARE"#,
+           FROM catalog.snapshots s WHERE tenant_id = $1 AND workload_id = $2 AND state = 'committed'
+             AND NOT EXISTS (
+               SELECT FROM catalog.snapshot_packs r
+               JOIN catalog.packs p ON p.tenant_id = r.tenant_id AND p.id = r.pack_id
+               WHERE r.tenant_id = s.tenant_id AND r.workload_id = s.workload_id AND r.first_seq <= s.seq
+                 AND (r.last_seq IS NULL OR r.last_seq >= s.seq) AND p.kind = 'manifest' AND p.state = 'lost')
+           ORDER BY seq DESC LIMIT 1 FOR SHARE OF s"#,
         tx.tenant().uuid(),
         workload.uuid(),
     )
     .fetch_optional(tx.conn())
     .await?)
+}
+
+/// Packs the snapshot at this place of the chain needs that are lost, in id order.
+pub async fn list_lost(
+    tx: &mut TenantTx,
+    workload: WorkloadId,
+    seq: i64,
+    limit: i64,
+) -> Result<Vec<PackId>, pg::Error> {
+    let ids = sqlx::query_scalar!(
+        "SELECT p.id
+         FROM catalog.snapshot_packs r JOIN catalog.packs p ON p.tenant_id = r.tenant_id AND p.id = r.pack_id
+         WHERE r.tenant_id = $1 AND r.workload_id = $2 AND r.first_seq <= $3
+           AND (r.last_seq IS NULL OR r.last_seq >= $3) AND p.state = 'lost'
+         ORDER BY p.id LIMIT $4",
+        tx.tenant().uuid(),
+        workload.uuid(),
+        seq,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(ids.into_iter().map(PackId::from_uuid).collect())
 }
 
 /// When the workload's newest snapshot was committed, expired or not: slots once given stay given.
@@ -250,7 +279,8 @@ pub async fn find_packs(
     .await?)
 }
 
-/// The snapshot's manifest and those back to the last full list, newest first.
+/// The snapshot's manifest and those back to the last full list, newest first. By the places of their own snapshots:
+/// a chain taken up again after a newer one was lost is referenced from one place on.
 pub async fn list_manifests(
     tx: &mut TenantTx,
     workload: WorkloadId,
@@ -261,9 +291,11 @@ pub async fn list_manifests(
         r#"SELECT p.id, p.vault_id, p.session_id, p.seq, p.kind, p.state, p.sha256, p.md5, p.length, p.object_key,
                   p.granted_lock_until, p.version_id, p.lock_until
            FROM catalog.snapshot_packs r JOIN catalog.packs p ON p.tenant_id = r.tenant_id AND p.id = r.pack_id
+           LEFT JOIN catalog.manifests m ON m.tenant_id = p.tenant_id AND m.pack_id = p.id
+           LEFT JOIN catalog.snapshots s ON s.tenant_id = m.tenant_id AND s.id = m.snapshot_id
            WHERE r.tenant_id = $1 AND r.workload_id = $2 AND r.first_seq <= $3
              AND (r.last_seq IS NULL OR r.last_seq >= $3) AND p.kind = 'manifest'
-           ORDER BY r.first_seq DESC"#,
+           ORDER BY COALESCE(s.seq, r.first_seq) DESC, p.id DESC"#,
         tx.tenant().uuid(),
         workload.uuid(),
         seq,

@@ -323,15 +323,26 @@ fn signed_roster(
 
 /// The vault's newest roster, verified. A kit's key was pinned when the vault was made; later generations
 /// must be of the same signer.
+///
+/// # Errors
+/// `internal` when the stored bytes are not the generation, or not of the vault, they are stored as: an older roster in a
+/// newer one's place would bring back members that were removed.
 pub async fn newest_roster(app: &Catalog, tx: &mut TenantTx, id: VaultId) -> Result<Roster, Error> {
+    let tenant = tx.tenant();
     let row = store::find_newest_roster(tx, id).await?.ok_or_else(Error::not_found)?;
     let damaged = || Error::broken("a stored roster is damaged", id.to_string());
     let authority = match roster::claimed_authority(&row.roster).ok_or_else(damaged)? {
         RosterAuthority::Platform(_) => app.roster_authority(),
         kit @ RosterAuthority::Kit(_) => kit,
     };
-    Roster::open(&row.roster, &[authority])
-        .map_err(|e| Error::broken("a stored roster does not verify", e))
+    let roster = Roster::open(&row.roster, &[authority])
+        .map_err(|e| Error::broken("a stored roster does not verify", e))?;
+    let place = (tenant, id, row.generation.unsigned_abs());
+    if (roster.tenant, roster.vault, roster.generation) != place {
+        let said = format!("generation {} of {}", roster.generation, roster.vault);
+        return Err(Error::broken("a stored roster is not the one of its place", said));
+    }
+    Ok(roster)
 }
 
 /// The row as callers see it.

@@ -1,6 +1,6 @@
-//! SQL of vaults, wraps, rosters and the freeze flag.
+//! SQL of vaults, wraps and rosters.
 
-use domain::{AgentId, EventId, TenantId, Timestamp, VaultId};
+use domain::{AgentId, TenantId, Timestamp, VaultId};
 use pg::{SystemTx, TenantTx};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -205,37 +205,6 @@ pub async fn insert_roster(
     .execute(tx.conn())
     .await?;
     Ok(())
-}
-
-/// Whether collection stands still for this tenant.
-pub async fn is_frozen(tx: &mut TenantTx) -> Result<bool, pg::Error> {
-    let found = sqlx::query_scalar!(
-        "SELECT 1 AS one FROM catalog.guard_freezes WHERE tenant_id = $1 AND lifted_at IS NULL LIMIT 1",
-        tx.tenant().uuid(),
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    Ok(found.is_some())
-}
-
-/// Freezes collection. False: it stands still for this very reason already.
-pub async fn insert_freeze(
-    tx: &mut TenantTx,
-    id: EventId,
-    evidence: &str,
-    now: Timestamp,
-) -> Result<bool, pg::Error> {
-    let done = sqlx::query!(
-        "INSERT INTO catalog.guard_freezes (tenant_id, id, reason, evidence, frozen_at)
-         VALUES ($1, $2, 'unknown_receipt', $3, $4) ON CONFLICT DO NOTHING",
-        tx.tenant().uuid(),
-        id.uuid(),
-        evidence,
-        OffsetDateTime::from(now),
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected() == 1)
 }
 
 /// A copy in the key store exists.

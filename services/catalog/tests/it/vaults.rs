@@ -224,3 +224,22 @@ async fn one_damaged_wrap_does_not_keep_other_vaults_keys_from_the_key_store() {
     let waiting = "SELECT count(*) FROM catalog.key_wraps WHERE stored_at IS NULL";
     assert_eq!(world.count(waiting).await, 1);
 }
+
+#[tokio::test]
+async fn an_older_roster_in_a_newer_ones_place_commits_nothing() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let mut chain = Vec::new();
+    world.backup(&agent, &mut chain, 1, &[]).await;
+    // Well signed, but it is generation 1: whoever was removed with generation 2 would be a member again.
+    world
+        .execute(
+            "INSERT INTO catalog.rosters (tenant_id, vault_id, generation, roster, stored_at)
+             SELECT tenant_id, vault_id, 2, roster, stored_at FROM catalog.rosters",
+        )
+        .await;
+    let session = world.open(&agent).await;
+    let manifest = world.manifest(&agent, &session, &mut chain, &[], &[]).await;
+    assert_eq!(code_of(&agent.commit(&session, manifest.id()).await), Some(Code::Internal));
+    assert_eq!(world.count("SELECT count(*) FROM catalog.snapshots").await, 1);
+}

@@ -1,0 +1,119 @@
+//! The catalog made again from the bucket, and what a person decides afterwards.
+
+use api::{Code, catalog::SessionHeartbeat};
+use catalog::{
+    collection::{
+        CollectError, condemn,
+        letting_go::{self, UNDO},
+    },
+    freezes,
+    rebuild::{Mode, rebuild},
+    snapshots::receipts,
+};
+use domain::EventId;
+use vault::manifest::SignedManifest;
+
+use crate::support::{DAY, Made, World, world};
+
+const ALL: &str = "TRUNCATE catalog.vaults, catalog.key_wraps, catalog.rosters, catalog.workloads, catalog.sessions,
+    catalog.packs, catalog.snapshots, catalog.snapshot_packs, catalog.manifests, catalog.receipts, catalog.forgets,
+    catalog.guard_freezes CASCADE";
+
+/// Rows of a query that gives one text each, in its order.
+async fn texts(world: &World, sql: &'static str) -> Vec<String> {
+    let mut connection = world.app.database().superuser().await.expect("superuser");
+    sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("rows")
+}
+
+#[tokio::test]
+async fn what_was_forgotten_comes_back_as_forgotten_and_what_only_it_needed_may_go() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let scope = agent.scope();
+    let (mut chain, mut before) = (Vec::<SignedManifest>::new(), Vec::new());
+    for _ in 0..6 {
+        let session = world.open(&agent).await;
+        let packs = world.upload_some(&agent, &session, 0..1).await;
+        let manifest = world.manifest(&agent, &session, &mut chain, &packs, &before).await;
+        agent.commit(&session, manifest.id()).await.expect("commit");
+        before = packs.iter().map(Made::id).collect();
+        world.advance(DAY);
+    }
+    assert!(receipts::round(&world.catalog).await.expect("receipts"));
+    world.advance(500 * DAY);
+    letting_go::expire(&world.catalog, scope, agent.workload).await.expect("expired");
+    world.advance(UNDO);
+    let gone = letting_go::forget(&world.catalog, scope, agent.workload).await.expect("forgotten");
+    assert_eq!(gone.len(), 3);
+    assert!(letting_go::write_round(&world.catalog).await.expect("records"));
+    let rows = "SELECT row(s.id, seq, state, committed_at, forgotten_at, protect_until, parent_id, manifest_id,
+                           f.record, f.object_key, f.version_id)::text
+                FROM catalog.snapshots s LEFT JOIN catalog.forgets f ON f.snapshot_id = s.id ORDER BY seq";
+    let was = texts(&world, rows).await;
+    assert_eq!(was.iter().filter(|row| row.contains(",forgotten,")).count(), 3);
+
+    world.execute(ALL).await;
+    let reports = rebuild(&world.catalog, agent.tenant, None, Mode::Apply).await.expect("rebuilt");
+    let report = &reports[0];
+    assert_eq!((report.committed, report.forgotten), (3, 3), "{:?}", report.findings);
+    assert_eq!((&report.findings, &report.unconfirmed), (&vec![], &vec![]));
+    assert_eq!(texts(&world, rows).await, was);
+    let by = agent.actor();
+    for id in &gone {
+        let undone = letting_go::undo_expire(&world.catalog, scope, &by, *id).await;
+        assert!(!undone.expect("asked"), "a record in the bucket is the last word");
+    }
+    // Their data packs, and no other: the manifests are links of chains that stand.
+    let condemned = condemn(&world.catalog, scope, agent.vault).await.expect("condemned");
+    assert_eq!(condemned.len(), 3);
+    let again = rebuild(&world.catalog, agent.tenant, None, Mode::Apply).await.expect("again");
+    assert_eq!(again[0].written, 0);
+}
+
+#[tokio::test]
+async fn a_freeze_ends_when_a_person_says_why_and_does_not_come_back_for_the_same_thing() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let scope = agent.scope();
+    let mut chain = Vec::new();
+    world.backup(&agent, &mut chain, 1, &[]).await;
+    assert!(receipts::round(&world.catalog).await.expect("receipts"));
+    // A backup that never committed: its manifest is in the bucket, nobody's word for it is.
+    let session = world.open(&agent).await;
+    let packs = world.upload_some(&agent, &session, 0..1).await;
+    let manifest = world.manifest(&agent, &session, &mut chain, &packs, &[]).await;
+    let abort = SessionHeartbeat { fence: session.fence };
+    agent.post::<()>(&format!("sessions/{}/abort", session.id), &abort).await.expect("aborted");
+    world.execute(ALL).await;
+    let reports = rebuild(&world.catalog, agent.tenant, None, Mode::Apply).await.expect("rebuilt");
+    assert_eq!(reports[0].unconfirmed, [manifest.id().to_string()]);
+
+    let standing = freezes::list(&world.catalog, agent.tenant).await.expect("list");
+    assert_eq!(standing.len(), 1);
+    assert_eq!(standing[0].reason, "unconfirmed_manifest");
+    assert_eq!(standing[0].evidence, manifest.id().to_string());
+    let frozen = condemn(&world.catalog, scope, agent.vault).await;
+    assert!(matches!(frozen, Err(CollectError::Frozen)));
+    let id = [standing[0].id];
+    let lift = async |ids: &[EventId], why: &str| {
+        freezes::lift(&world.catalog, agent.tenant, ids, why).await
+    };
+    for silent in ["", " \n", &"x".repeat(1_001)] {
+        assert_eq!(lift(&id, silent).await.map_err(|e| e.code()), Err(Code::Validation));
+    }
+    assert_eq!(lift(&[world.app.id()], "no such").await.expect("none"), []);
+    let other: domain::TenantId = world.app.id();
+    let foreign = freezes::lift(&world.catalog, other, &id, "not ours").await.expect("none");
+    assert_eq!(foreign, []);
+    assert!(matches!(condemn(&world.catalog, scope, agent.vault).await, Err(CollectError::Frozen)));
+
+    assert_eq!(lift(&id, "restored by hand").await.expect("lifted"), standing);
+    assert_eq!(lift(&id, "twice").await.expect("once"), []);
+    let event =
+        "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'collection.unfrozen'
+                 AND payload->'details'->>'reason' = 'restored by hand'";
+    assert_eq!(world.count(event).await, 1);
+    condemn(&world.catalog, scope, agent.vault).await.expect("goes on");
+    rebuild(&world.catalog, agent.tenant, None, Mode::Apply).await.expect("again");
+    assert_eq!(freezes::list(&world.catalog, agent.tenant).await.expect("list"), []);
+}

@@ -1,0 +1,433 @@
+//! The bucket outlives us: restored without a platform, the catalog made again from it, and a damaged pack healed.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{
+    compare,
+    harness::{Agent, Platform, Said, bin, folder, tool},
+};
+
+const BUCKETS: [&str; 2] = ["everhold-vaults", "everhold-keys"];
+
+fn fill(source: &Path) {
+    fs::create_dir_all(source.join("sub/deep")).expect("mkdir");
+    let lines: String = (0..20_000).map(|i| format!("line {i}\n")).collect();
+    fs::write(source.join("readable.txt"), lines).expect("write");
+    for n in 0..40 {
+        fs::write(source.join(format!("sub/small-{n}")), format!("small file {n}")).expect("write");
+    }
+    fs::write(source.join("sub/deep/large.bin"), noise(7, 3_000_000)).expect("write");
+}
+
+/// Bytes nothing compresses.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn words<'a>(parts: &'a [&'a str]) -> Vec<&'a OsStr> {
+    parts.iter().map(AsRef::as_ref).collect()
+}
+
+fn agent_alone(args: &[&str]) -> Said {
+    tool(&bin("everhold-agent").display().to_string(), &words(args))
+}
+
+fn admin(platform: &Platform, args: &[&str]) -> Said {
+    let state = platform.state.display().to_string();
+    let mut all = vec!["admin", args[0], "--state", &state, "--json", "--tenant"];
+    all.push(platform.get("/tenant/id"));
+    all.extend(&args[1..]);
+    tool(&bin("everhold").display().to_string(), &words(&all))
+}
+
+fn psql(platform: &Platform, sql: &str) -> String {
+    let args = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, platform.get("/postgres_url")];
+    tool("psql", &words(&args)).expect(0).stdout
+}
+
+/// Both buckets as folders, the way a customer would copy them.
+fn copy_buckets(platform: &Platform, to: &Path) {
+    for bucket in BUCKETS {
+        let set = |name: &str, value: &str| format!("RCLONE_CONFIG_EVH_{name}={value}");
+        let env = [
+            set("TYPE", "s3"),
+            set("PROVIDER", "Other"),
+            set("REGION", "us-east-1"),
+            set("ENDPOINT", platform.get("/s3/endpoint")),
+            set("ACCESS_KEY_ID", platform.get("/s3/access_key")),
+            set("SECRET_ACCESS_KEY", platform.get("/s3/secret_key")),
+        ];
+        let (from, to) = (format!("EVH:{bucket}"), to.join(bucket).display().to_string());
+        // Debian's rclone stops over this variable even for plain http.
+        let mut args = vec!["-u", "AWS_CA_BUNDLE"];
+        args.extend(env.iter().map(String::as_str));
+        args.extend(["rclone", "copy", "--config", "/dev/null", &from, &to]);
+        tool("env", &words(&args)).expect(0);
+    }
+}
+
+#[test]
+fn bucket_and_kit_give_everything_back_when_the_platform_is_gone() {
+    let dir = folder();
+    let mut platform = Platform::start(&dir.path().join("state"));
+    let kit = dir.path().join("kit.json");
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), Some(&kit));
+    let source = dir.path().join("source");
+    fill(&source);
+    agent.backup(&[&source]);
+    fs::write(source.join("sub/new"), "written before the second backup").expect("write");
+    agent.backup(&[&source]);
+    let kit = kit.display().to_string();
+
+    // From the endpoint, with the kit's own keys.
+    let endpoint = platform.get("/s3/endpoint").to_owned();
+    let access = format!("AWS_ACCESS_KEY_ID={}", platform.get("/s3/access_key"));
+    let secret = format!("AWS_SECRET_ACCESS_KEY={}", platform.get("/s3/secret_key"));
+    let program = bin("everhold-agent").display().to_string();
+    let s3 = |job: &[&str]| {
+        let mut args = vec![access.as_str(), secret.as_str(), program.as_str(), "rescue"];
+        args.extend(["--kit", &kit, "--s3-endpoint", &endpoint, "--bucket", BUCKETS[0], "--json"]);
+        args.extend(job);
+        tool("env", &words(&args))
+    };
+    let listed = s3(&["list"]).expect(0).json();
+    let standings: Vec<&str> =
+        listed.as_array().expect("a list").iter().filter_map(|l| l["standing"].as_str()).collect();
+    assert_eq!(standings, ["committed", "committed"], "{listed}");
+    let out = dir.path().join("from-s3");
+    s3(&["restore", "latest", "--to", &out.display().to_string()]).expect(0);
+    let same = |out: &Path| {
+        let restored = out.join(source.strip_prefix("/").expect("absolute"));
+        compare::same_content(&source, &restored);
+        compare::same_attributes(&source, &restored);
+    };
+    same(&out);
+    let checked = s3(&["verify"]).expect(0).last_json();
+    assert_eq!(checked["status"], "succeeded");
+    assert_eq!(checked["coverage"]["packs"], checked["coverage"]["packs_whole"]);
+
+    // From plain copies of both buckets, with nothing running any more.
+    let copies = dir.path().join("copies");
+    copy_buckets(&platform, &copies);
+    platform.stop();
+    let (vaults, keys) = (copies.join(BUCKETS[0]), copies.join(BUCKETS[1]));
+    let (vaults, keys) = (vaults.display().to_string(), keys.display().to_string());
+    let place = ["rescue", "--kit", &kit, "--bucket-dir", &vaults, "--keys-dir", &keys, "--json"];
+    let plain = |job: &[&str]| agent_alone(&[&place[..], job].concat());
+    let out = dir.path().join("from-folder");
+    plain(&["restore", "latest", "--to", &out.display().to_string()]).expect(0);
+    same(&out);
+    let first = listed[0]["id"].as_str().expect("an id");
+    let entries = plain(&["ls", first, &source.join("sub").display().to_string()]).expect(0);
+    assert!(!entries.stdout.contains("/new"), "the first snapshot is older than the file");
+
+    // A hole in a pack: what it takes is listed, and most of the file is better than none.
+    let pack = largest(&copies.join(BUCKETS[0]));
+    let mut bytes = fs::read(&pack).expect("pack");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&pack, bytes).expect("write");
+    assert_eq!(plain(&["verify"]).expect(1).last_json()["status"], "failed");
+    let name = pack.file_name().and_then(OsStr::to_str).expect("a name");
+    let fsck = ["fsck", "--kit", &kit, "--bucket-dir", &vaults, "--json", "--affected", name];
+    let suffering = agent_alone(&fsck).expect(1).last_json();
+    let large = source.join("sub/deep/large.bin").display().to_string();
+    let paths = &suffering["snapshots"][0]["paths"];
+    assert_eq!(paths.as_array().map(Vec::len), Some(1), "{suffering}");
+    assert_eq!(paths[0]["path"], large.as_str());
+    let out = dir.path().join("zeroed");
+    let job = ["restore", "latest", "--zero-damaged", "--to", &out.display().to_string()];
+    let said = plain(&job).expect(3).last_json();
+    assert_eq!(said["zeroed"][0]["path"], large.as_str(), "{said}");
+    let restored = fs::read(out.join(&large[1..])).expect("the file is there");
+    let original = fs::read(&large).expect("source");
+    let (start, length) = (
+        said["zeroed"][0]["stretches"][0][0].as_u64().expect("offset") as usize,
+        said["zeroed"][0]["stretches"][0][1].as_u64().expect("length") as usize,
+    );
+    assert!(restored[start..start + length].iter().all(|byte| *byte == 0));
+    assert!(restored[..start] == original[..start]);
+    assert!(restored[start + length..] == original[start + length..]);
+}
+
+fn largest(bucket: &Path) -> PathBuf {
+    let found = tool(
+        "find",
+        &words(&[
+            &bucket.display().to_string(),
+            "-path",
+            "*/data/*",
+            "-type",
+            "f",
+            "-printf",
+            "%s %p\n",
+        ]),
+    );
+    let lines = found.expect(0).stdout;
+    let size = |line: &&str| line.split_once(' ').and_then(|(size, _)| size.parse::<u64>().ok());
+    let line = lines.lines().max_by_key(size).expect("a data pack").to_owned();
+    line.split_once(' ').expect("size and path").1.into()
+}
+
+/// What a rebuilt catalog must have again; names and times that are only in the database are not in it.
+const ROWS: [&str; 8] = [
+    "SELECT id, agent_id, key_mode, descriptor, key_epoch, has_kit FROM catalog.vaults ORDER BY 1",
+    "SELECT vault_id, epoch, recipient_kind, recipient_id, wrap FROM catalog.key_wraps ORDER BY 1, 2, 3, 4",
+    "SELECT vault_id, generation, roster FROM catalog.rosters ORDER BY 1, 2",
+    "SELECT id, agent_id, vault_id, kind, last_seq FROM catalog.workloads ORDER BY 1",
+    "SELECT id, vault_id, session_id, CASE kind WHEN 'manifest' THEN 0 ELSE seq END, kind, state, sha256, md5, length, object_key, version_id, lock_until FROM catalog.packs WHERE state <> 'abandoned' ORDER BY 1",
+    "SELECT id, vault_id, workload_id, agent_id, run_id, session_id, seq, parent_id, manifest_id, state, date_trunc('milliseconds', committed_at), status, paths, tags, files, directories, others, source_bytes, stored_bytes, exceptions, protect_until FROM catalog.snapshots ORDER BY 1",
+    "SELECT workload_id, pack_id, first_seq, last_seq FROM catalog.snapshot_packs ORDER BY 1, 2, 3",
+    "SELECT r.snapshot_id, r.receipt, r.object_key, r.version_id, m.pack_id, m.key_epoch, m.full_list, m.set_hash FROM catalog.receipts r JOIN catalog.manifests m USING (tenant_id, snapshot_id) ORDER BY 1",
+];
+
+#[test]
+fn a_lost_catalog_is_made_again_from_the_bucket_and_the_next_backup_goes_on() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), None);
+    let source = dir.path().join("source");
+    fill(&source);
+    for round in 0..3 {
+        fs::write(source.join("changing"), format!("round {round}")).expect("write");
+        agent.backup(&[&source]);
+    }
+    receipts_stored(&platform);
+    let rows = || ROWS.map(|sql| psql(&platform, sql));
+    let before = rows();
+    psql(
+        &platform,
+        "TRUNCATE catalog.vaults, catalog.key_wraps, catalog.rosters, catalog.workloads, catalog.sessions, catalog.packs, catalog.snapshots, catalog.snapshot_packs, catalog.manifests, catalog.receipts CASCADE",
+    );
+    assert_ne!(rows()[5], before[5]);
+
+    let dry = admin(&platform, &["rebuild-catalog"]).expect(0).json();
+    assert_eq!((dry[0]["committed"].as_u64(), dry[0]["written"].as_u64()), (Some(3), Some(0)));
+    assert_ne!(rows()[5], before[5], "a dry run writes nothing");
+    let done = admin(&platform, &["rebuild-catalog", "--apply"]).expect(0).json();
+    assert!(done[0]["written"].as_u64() > Some(10), "{done}");
+    for (again, before) in rows().iter().zip(&before) {
+        assert_eq!(again, before);
+    }
+    let again = admin(&platform, &["rebuild-catalog", "--apply"]).expect(0).json();
+    assert_eq!(again[0]["written"].as_u64(), Some(0), "twice is once");
+    let audited = "SELECT count(*) FROM audit.events WHERE action = 'catalog.rebuilt'";
+    crate::harness::wait_for("the audit event", std::time::Duration::from_secs(30), || {
+        (psql(&platform, audited).trim() != "0").then_some(())
+    });
+
+    // Browsed, restored and backed up as if nothing had been.
+    let folder = source.join("sub").display().to_string();
+    let listed = agent.run(["ls", "latest", &folder]).expect(0).stdout;
+    assert!(listed.contains("small-39"), "{listed}");
+    restored_like(&agent, &source, &dir.path().join("out"));
+    fs::write(source.join("after"), "the rebuild").expect("write");
+    let said = agent.backup(&[&source]);
+    assert_eq!(said["status"], "succeeded", "{said}");
+    let read = said["new_bytes"].as_u64().expect("a figure");
+    assert!(read < 100_000, "only what is new is stored again: {said}");
+    restored_like(&agent, &source, &dir.path().join("out-2"));
+    assert_eq!(agent.run(["fsck", "--json"]).expect(0).last_json()["snapshots"], 4);
+    assert_eq!(admin(&platform, &["freezes"]).expect(0).json(), Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_database_set_back_freezes_collection_until_a_person_has_rebuilt_and_says_why() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), None);
+    let source = dir.path().join("source");
+    fill(&source);
+    agent.backup(&[&source]);
+    fs::write(source.join("second"), "backup").expect("write");
+    let second = agent.backup(&[&source]);
+    receipts_stored(&platform);
+    // The newest snapshot is gone from the database, as after a restore of an older copy of it.
+    let forget = "BEGIN; CREATE TEMP TABLE back AS SELECT * FROM catalog.snapshots ORDER BY seq DESC LIMIT 1;
+        DELETE FROM catalog.receipts USING back WHERE receipts.snapshot_id = back.id;
+        DELETE FROM catalog.manifests USING back WHERE manifests.snapshot_id = back.id;
+        DELETE FROM catalog.snapshot_packs WHERE first_seq = 2;
+        UPDATE catalog.snapshot_packs SET last_seq = NULL;
+        DELETE FROM catalog.snapshots USING back WHERE snapshots.id = back.id;
+        DELETE FROM catalog.packs USING back WHERE packs.session_id = back.session_id;
+        DELETE FROM catalog.sessions USING back WHERE sessions.id = back.session_id;
+        UPDATE catalog.workloads SET last_seq = 1; COMMIT";
+    psql(&platform, forget);
+
+    fs::write(source.join("third"), "backup").expect("write");
+    assert_eq!(agent.backup(&[&source])["status"], "succeeded", "backups go on");
+    let standing = admin(&platform, &["freezes"]).expect(1).json();
+    assert_eq!(standing[0]["reason"], "unknown_receipt", "{standing}");
+    assert_eq!(standing[0]["evidence"], second["snapshot_id"], "{standing}");
+    let id = standing[0]["id"].as_str().expect("an id");
+    let lift = |reason: &str, code| {
+        admin(&platform, &["lift-freeze", "--reason", reason, id]).expect(code)
+    };
+    assert!(lift(" ", 2).stderr.contains("reason"));
+    assert_eq!(lift("looked at, the lost snapshot is not needed", 0).json()[0]["id"], id);
+    assert_eq!(lift("twice", 1).json(), Value::Array(Vec::new()));
+    assert_eq!(admin(&platform, &["freezes"]).expect(0).json(), Value::Array(Vec::new()));
+    let audited =
+        "SELECT details->>'reason' FROM audit.events WHERE action = 'collection.unfrozen'";
+    let said =
+        crate::harness::wait_for("the audit event", std::time::Duration::from_secs(30), || {
+            Some(psql(&platform, audited)).filter(|said| !said.trim().is_empty())
+        });
+    assert_eq!(said.trim(), "looked at, the lost snapshot is not needed");
+    restored_like(&agent, &source, &dir.path().join("out"));
+}
+
+fn receipts_stored(platform: &Platform) {
+    let waiting = "SELECT count(*) FROM catalog.receipts WHERE stored_at IS NULL";
+    crate::harness::wait_for("receipts in the bucket", std::time::Duration::from_secs(60), || {
+        (psql(platform, waiting).trim() == "0").then_some(())
+    });
+}
+
+/// A stored object of the vault bucket: its pack id and hash, and the store's own file of it.
+struct Stored {
+    pack: String,
+    sha256: String,
+    file: PathBuf,
+}
+
+impl Stored {
+    /// The newest live one of a kind.
+    fn newest(platform: &Platform, kind: &str) -> Self {
+        let row = psql(
+            platform,
+            &format!(
+                "SELECT 'pck_' || replace(id::text, '-', ''), length, encode(sha256, 'hex') FROM catalog.packs WHERE kind = '{kind}' AND state = 'live' ORDER BY id DESC LIMIT 1"
+            ),
+        );
+        let row: Vec<&str> = row.trim().split('|').collect();
+        let (size, state) = (format!("{}c", row[1]), platform.state.display().to_string());
+        let args = [&state, "-type", "f", "-size", &size, "-exec", "sha256sum", "{}", "+"];
+        let found = tool("find", &words(&args)).expect(0).stdout;
+        let line = found.lines().find(|line| line.starts_with(row[2])).expect("the store's file");
+        let file = line.split_once("  ").expect("hash and path").1.into();
+        Self { pack: row[0].to_owned(), sha256: row[2].to_owned(), file }
+    }
+
+    fn damage(&self) {
+        let mut bytes = fs::read(&self.file).expect("the object");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::write(&self.file, &bytes).expect("damage");
+    }
+}
+
+fn vault_of(platform: &Platform) -> String {
+    let sql = "SELECT 'vlt_' || replace(id::text, '-', '') FROM catalog.vaults";
+    psql(platform, sql).trim().to_owned()
+}
+
+fn restored_like(agent: &Agent, source: &Path, out: &Path) {
+    agent.restore("latest", out);
+    let restored = out.join(source.strip_prefix("/").expect("absolute"));
+    compare::same_content(source, &restored);
+    compare::same_attributes(source, &restored);
+}
+
+#[test]
+fn a_scrub_reads_as_much_as_it_is_told_and_a_damaged_pack_leads_to_its_files() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), None);
+    let source = dir.path().join("source");
+    fill(&source);
+    for round in 0..4_u8 {
+        fs::write(source.join(format!("more-{round}.bin")), noise(u64::from(round) + 9, 400_000))
+            .expect("write");
+        agent.backup(&[&source]);
+    }
+    let vault = vault_of(&platform);
+    let scrub = |more: &[&str], code| {
+        admin(&platform, &[&["scrub", "--vault", &vault], more].concat()).expect(code).json()
+    };
+    let full = scrub(&[], 0);
+    assert_eq!((&full["packs_read"], &full["bytes_read"]), (&full["packs"], &full["bytes"]));
+    assert_eq!(full["coverage_percent"], 100.0);
+    let part = scrub(&["--sample", "30%", "--seed", "7"], 0);
+    assert!(part["packs_read"].as_u64() < full["packs"].as_u64(), "{part}");
+    let share = part["coverage_percent"].as_f64().expect("a share");
+    assert!((30.0..100.0).contains(&share), "{part}");
+    assert!(part["confidence"][0]["chance_of_missing"].as_f64() > Some(0.0), "{part}");
+    let again = scrub(&["--sample", "30%", "--seed", "7"], 0);
+    assert_eq!(again["bytes_read"], part["bytes_read"], "the same seed reads the same");
+
+    let bad = Stored::newest(&platform, "data");
+    bad.damage();
+    let found = scrub(&[], 1);
+    assert_eq!(found["findings"][0]["pack_id"], bad.pack.as_str(), "{found}");
+    assert_eq!(found["findings"][0]["what"], "wrong_hash");
+    assert_eq!(found["findings"][0]["snapshots"].as_array().map(Vec::len), Some(1));
+    assert_eq!(agent.run(["fsck", "--json"]).expect(1).last_json()["status"], "failed");
+    let suffering = agent.run(["fsck", "--json", "--affected", &bad.sha256]).expect(1).last_json();
+    assert_eq!(suffering["loss"], "frames", "{suffering}");
+    let paths = &suffering["snapshots"][0]["paths"];
+    assert_eq!(paths.as_array().map(Vec::len), Some(1), "{suffering}");
+    let path = source.join("more-3.bin").display().to_string();
+    assert_eq!(paths[0]["path"], path.as_str(), "{suffering}");
+}
+
+#[test]
+fn a_pack_declared_lost_is_healed_by_the_next_backup_whatever_was_in_it() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), None);
+    let source = dir.path().join("source");
+    fill(&source);
+    agent.backup(&[&source]);
+    let large = noise(77, 2_000_000);
+    fs::write(source.join("second.bin"), &large).expect("write");
+    agent.backup(&[&source]);
+    let vault = vault_of(&platform);
+    let declare = |pack: &str, code| {
+        admin(&platform, &["declare-lost", "--vault", &vault, pack]).expect(code).json()
+    };
+    // A sound pack is not declared lost, whoever asks.
+    let sound = declare(&Stored::newest(&platform, "data").pack, 1);
+    assert_eq!(sound[0]["lost"], Value::Null, "{sound}");
+
+    let first = psql(&platform, "SELECT id FROM catalog.snapshots ORDER BY seq DESC LIMIT 1");
+    for kind in ["data", "meta", "manifest"] {
+        let bad = Stored::newest(&platform, kind);
+        bad.damage();
+        if kind == "meta" {
+            // Without a copy of its own the agent cannot read that part of the parent's tree.
+            fs::remove_dir_all(agent.home.join("cache")).expect("no cache");
+        }
+        assert_eq!(declare(&bad.pack, 0)[0]["lost"], "damaged");
+        let said = agent.backup(&[&source]);
+        assert_eq!(said["status"], "succeeded", "{kind}: {said}");
+        let new = said["new_bytes"].as_u64().expect("a figure") as usize;
+        match kind {
+            "data" => assert!((large.len()..large.len() + 10_000).contains(&new), "{said}"),
+            _ => assert_eq!(new, 0, "{kind}: content that stands is not stored again: {said}"),
+        }
+        restored_like(&agent, &source, &dir.path().join(kind));
+        admin(&platform, &["scrub", "--vault", &vault]).expect(0);
+        let verified = agent.run(["verify", "latest", "--json"]).expect(0);
+        assert_eq!(verified.last_json()["status"], "succeeded");
+    }
+    let parents = psql(&platform, "SELECT parent_id FROM catalog.snapshots ORDER BY seq");
+    let parents: Vec<&str> = parents.lines().collect();
+    assert_eq!(parents[2], first.trim(), "healed, not begun afresh: {parents:?}");
+    assert!(parents[3..].iter().all(|parent| !parent.is_empty()), "{parents:?}");
+    // And on from there, as if nothing had been.
+    let said = agent.backup(&[&source]);
+    assert_eq!((&said["status"], &said["new_bytes"]), (&"succeeded".into(), &0.into()), "{said}");
+}
