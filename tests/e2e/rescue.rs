@@ -304,15 +304,18 @@ struct Stored {
 }
 
 impl Stored {
-    /// The newest live one of a kind.
-    fn newest(platform: &Platform, kind: &str) -> Self {
-        let row = psql(
+    /// Live ones of a kind that the newest snapshot needs, newest first.
+    fn needed(platform: &Platform, kind: &str) -> Vec<Self> {
+        let rows = psql(
             platform,
             &format!(
-                "SELECT 'pck_' || replace(id::text, '-', ''), length, encode(sha256, 'hex') FROM catalog.packs WHERE kind = '{kind}' AND state = 'live' ORDER BY id DESC LIMIT 1"
+                "SELECT 'pck_' || replace(id::text, '-', ''), length, encode(sha256, 'hex') FROM catalog.packs p JOIN catalog.snapshot_packs r ON r.pack_id = p.id WHERE r.last_seq IS NULL AND kind = '{kind}' AND state = 'live' ORDER BY id DESC"
             ),
         );
-        let row: Vec<&str> = row.trim().split('|').collect();
+        rows.lines().map(|row| Self::of(platform, &row.split('|').collect::<Vec<_>>())).collect()
+    }
+
+    fn of(platform: &Platform, row: &[&str]) -> Self {
         let (size, state) = (format!("{}c", row[1]), platform.state.display().to_string());
         let args = [&state, "-type", "f", "-size", &size, "-exec", "sha256sum", "{}", "+"];
         let found = tool("find", &words(&args)).expect(0).stdout;
@@ -368,7 +371,7 @@ fn a_scrub_reads_as_much_as_it_is_told_and_a_damaged_pack_leads_to_its_files() {
     let again = scrub(&["--sample", "30%", "--seed", "7"], 0);
     assert_eq!(again["bytes_read"], part["bytes_read"], "the same seed reads the same");
 
-    let bad = Stored::newest(&platform, "data");
+    let bad = &Stored::needed(&platform, "data")[0];
     bad.damage();
     let found = scrub(&[], 1);
     assert_eq!(found["findings"][0]["pack_id"], bad.pack.as_str(), "{found}");
@@ -395,22 +398,30 @@ fn a_pack_declared_lost_is_healed_by_the_next_backup_whatever_was_in_it() {
     fs::write(source.join("second.bin"), &large).expect("write");
     agent.backup(&[&source]);
     let vault = vault_of(&platform);
-    let declare = |pack: &str, code| {
-        admin(&platform, &["declare-lost", "--vault", &vault, pack]).expect(code).json()
+    let declare = |packs: &[&str], code| {
+        let args = [&["declare-lost", "--vault", &vault], packs].concat();
+        admin(&platform, &args).expect(code).json()
     };
     // A sound pack is not declared lost, whoever asks.
-    let sound = declare(&Stored::newest(&platform, "data").pack, 1);
+    let sound = declare(&[&Stored::needed(&platform, "data")[0].pack], 1);
     assert_eq!(sound[0]["lost"], Value::Null, "{sound}");
 
     let first = psql(&platform, "SELECT id FROM catalog.snapshots ORDER BY seq DESC LIMIT 1");
-    for kind in ["data", "meta", "manifest"] {
-        let bad = Stored::newest(&platform, kind);
-        bad.damage();
-        if kind == "meta" {
-            // Without a copy of its own the agent cannot read that part of the parent's tree.
+    // All metadata twice: read from the agent's own copy, stored anew all the same; and without one.
+    for (round, kind) in ["data", "meta", "meta", "manifest"].into_iter().enumerate() {
+        let mut bad = Stored::needed(&platform, kind);
+        if kind != "meta" {
+            bad.truncate(1);
+        }
+        bad.iter().for_each(Stored::damage);
+        if round == 2 {
             fs::remove_dir_all(agent.home.join("cache")).expect("no cache");
         }
-        assert_eq!(declare(&bad.pack, 0)[0]["lost"], "damaged");
+        let packs: Vec<&str> = bad.iter().map(|bad| bad.pack.as_str()).collect();
+        let declared = declare(&packs, 0);
+        assert!(
+            declared.as_array().is_some_and(|all| all.iter().all(|one| one["lost"] == "damaged"))
+        );
         let said = agent.backup(&[&source]);
         assert_eq!(said["status"], "succeeded", "{kind}: {said}");
         let new = said["new_bytes"].as_u64().expect("a figure") as usize;
@@ -418,7 +429,7 @@ fn a_pack_declared_lost_is_healed_by_the_next_backup_whatever_was_in_it() {
             "data" => assert!((large.len()..large.len() + 10_000).contains(&new), "{said}"),
             _ => assert_eq!(new, 0, "{kind}: content that stands is not stored again: {said}"),
         }
-        restored_like(&agent, &source, &dir.path().join(kind));
+        restored_like(&agent, &source, &dir.path().join(format!("out-{round}")));
         admin(&platform, &["scrub", "--vault", &vault]).expect(0);
         let verified = agent.run(["verify", "latest", "--json"]).expect(0);
         assert_eq!(verified.last_json()["status"], "succeeded");

@@ -420,8 +420,7 @@ impl Seat {
         let parent = reader.as_deref();
         let lost = session.parent.iter().flat_map(|parent| &parent.lost).copied().collect();
         let budget = plan.memory.index();
-        let index =
-            parent::index_of(home, &member.vault, parent, &lost, adopted, &others, budget);
+        let index = parent::index_of(home, &member.vault, parent, &lost, adopted, &others, budget);
         let index = Arc::new(index);
         let context = BackupContext {
             agent: member.identity.agent_id,
