@@ -46,7 +46,7 @@ pub enum Inherited {
 
 /// Of an open file or folder.
 pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherited) -> Shortfalls {
-    let mut short = Vec::new();
+    let (mut short, mut passing) = (Vec::new(), false);
     let now = fstat(handle).ok();
     // A restore sets what is right already in most of its files: asking is cheaper than setting.
     let owned = now.is_some_and(|now| (now.st_uid, now.st_gid) == (wanted.uid, wanted.gid))
@@ -61,14 +61,20 @@ pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherit
     }
     if inherited == Inherited::Perhaps || now.is_none_or(|now| now.st_mode & 0o7777 != mode) {
         let set = point(MODE).and_then(|()| fchmod(handle, Mode::from_raw_mode(mode)));
-        note(&mut short, "mode", set);
+        passing |= note(&mut short, "mode", set);
     }
     for (name, value) in &wanted.xattrs {
         let set = point(ATTRIBUTE)
             .and_then(|()| fsetxattr(handle, name.as_slice(), value, XattrFlags::empty()));
-        note_attribute(&mut short, name, set);
+        passing |= note_attribute(&mut short, name, set);
     }
-    let set = point(TIME).and_then(|()| futimens(handle, &times(wanted.mtime)));
+    let mut mtime = wanted.mtime;
+    if passing {
+        // By its time the next restore knows a finished entry, whatever it is to overwrite.
+        mtime = Moment { secs: 0, nanos: 0 };
+        short.push("modification time: 1970, so that the same restore again takes this up".into());
+    }
+    let set = point(TIME).and_then(|()| futimens(handle, &times(mtime)));
     note(&mut short, "modification time", set);
     short
 }
@@ -158,12 +164,13 @@ fn times(mtime: Moment) -> Timestamps {
     }
 }
 
-fn note(short: &mut Shortfalls, what: &str, done: Result<(), Errno>) {
-    if let Err(errno) = done {
-        short.push(format!("{what}: {}", std::io::Error::from(errno)));
-    }
+/// True: another time it may succeed.
+fn note(short: &mut Shortfalls, what: &str, done: Result<(), Errno>) -> bool {
+    let Err(errno) = done else { return false };
+    short.push(format!("{what}: {}", std::io::Error::from(errno)));
+    matches!(errno, Errno::IO | Errno::NOSPC | Errno::DQUOT | Errno::NOMEM)
 }
 
-fn note_attribute(short: &mut Shortfalls, name: &[u8], done: Result<(), Errno>) {
-    note(short, &format!("attribute {}", String::from_utf8_lossy(name)), done);
+fn note_attribute(short: &mut Shortfalls, name: &[u8], done: Result<(), Errno>) -> bool {
+    note(short, &format!("attribute {}", String::from_utf8_lossy(name)), done)
 }
