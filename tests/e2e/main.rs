@@ -12,4 +12,5 @@ mod mount;
 mod outside;
 mod restore;
 mod restoring;
+mod second;
 mod serve;

@@ -13,7 +13,7 @@ use super::{Overwrite as Choice, Restore, open};
 use crate::{
     control::Pace,
     output::{Exit, Output, bytes, plain},
-    pipeline::{member::Member, source::Caching},
+    pipeline::{member::Member, second::SecondCopy, source::Caching},
     restore::{
         Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Planned, Problem,
         ProblemKind, Report, RestoreError, Selection, Unreadable, dry_run, restore,
@@ -37,6 +37,9 @@ struct Summary<'a> {
     /// Files read back, with --verify.
     verified: u64,
     kept: u64,
+    /// Reads, and their bytes, that the vault's second copy gave because the first did not.
+    second_copy_reads: u64,
+    second_copy_bytes: u64,
     duration_ms: u128,
     problems: &'a [Problem],
 }
@@ -57,11 +60,14 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
     let selection = selection(&args)?;
     let snapshot = open::find(&member, &args.snapshot).await?;
     let pace = args.limit_download.map(|rate| Arc::new(Pace::new(rate)));
-    let reader = open::reader_at(&member, &snapshot, Caching::Use, pace).await?;
+    let second = SecondCopy::when(Caching::Use);
+    let reader = open::reader_at(&member, &snapshot, Caching::Use, pace, second.clone()).await?;
     let unreadable = if args.zero_damaged { Unreadable::Zero } else { Unreadable::Skip };
     let Some(target) = args.target.as_deref() else {
         let shape = if args.tar { Shape::Tar } else { Shape::Bare };
-        return pipe(reader, selection, shape, unreadable, output).await;
+        let exit = pipe(reader, selection, shape, unreadable, output).await;
+        tell_second(&second).iter().for_each(|told| output.note(told));
+        return exit;
     };
     let order = Order {
         target: std::path::absolute(target)?,
@@ -88,7 +94,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
         open::blocking(move || Ok(restore(&reader, &order, ids.as_ref(), figures, cancel)?)).await;
     watch.end().await;
     let report = done?;
-    tell(snapshot.id, target, &report, started.elapsed(), output);
+    tell(snapshot.id, target, &report, &second, started.elapsed(), output);
     let mismatch = report.problems.iter().any(|problem| problem.kind == ProblemKind::Mismatch);
     Ok(if mismatch { Exit::Failed } else { Exit::with_exceptions(report.problems.len()) })
 }
@@ -225,7 +231,25 @@ fn preview(id: SnapshotId, planned: &[Planned], problems: &[Problem], output: &O
     ));
 }
 
-fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output: &Output) {
+/// What a person should know when the first store did not give everything.
+fn tell_second(second: &SecondCopy) -> Option<String> {
+    let (reads, size) = second.figures();
+    (reads > 0).then(|| {
+        format!(
+            "{reads} reads ({}) came from the vault's second copy, for the first did not give them intact; ask your administrator to run: everhold admin scrub --repair",
+            bytes(size)
+        )
+    })
+}
+
+fn tell(
+    id: SnapshotId,
+    target: String,
+    report: &Report,
+    second: &SecondCopy,
+    took: Duration,
+    output: &Output,
+) {
     if output.is_json() {
         let clean = report.problems.is_empty();
         return output.json(&Summary {
@@ -239,6 +263,8 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
             matched_bytes: report.matched,
             verified: report.verified,
             kept: report.kept,
+            second_copy_reads: second.figures().0,
+            second_copy_bytes: second.figures().1,
             duration_ms: took.as_millis(),
             problems: &report.problems,
         });
@@ -259,6 +285,9 @@ fn tell(id: SnapshotId, target: String, report: &Report, took: Duration, output:
     }
     if report.verified > 0 {
         output.line(format_args!("{} files read back and found right", report.verified));
+    }
+    if let Some(told) = tell_second(second) {
+        output.line(told);
     }
     if !report.problems.is_empty() {
         output.line(format_args!("{} exceptions, listed above.", report.problems.len()));

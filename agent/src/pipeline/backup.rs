@@ -28,6 +28,7 @@ use super::{
     member::Member,
     parent::{self, Adopted, ParentCursor},
     salvage::Salvage,
+    second::SecondCopy,
     source::{Cache, Caching, Chain, FetchError, GrantSource, fetch_chain},
     spool::Spool,
     told::{Telling, Told},
@@ -262,7 +263,10 @@ async fn attempt(
     };
     let heart = AbortOnDrop(tokio::spawn(heart.beat()));
     let chain = match &session.parent {
-        Some(source) => Some(fetch_chain(member, &lane.transfer, source.snapshot_id).await?),
+        Some(source) => {
+            let second = SecondCopy::when(Caching::Use);
+            Some(fetch_chain(member, &lane.transfer, source.snapshot_id, &second).await?)
+        }
         None => None,
     };
     let tags = plan.source.tags.clone();
@@ -382,7 +386,8 @@ fn open_parent(
 ) -> Option<Arc<Reader>> {
     let newest = chain.newest()?;
     let transfer = lane.transfer.clone();
-    let source = GrantSource::new(member, transfer, snapshot, &chain.packs, Caching::Use);
+    let second = SecondCopy::when(Caching::Use);
+    let source = GrantSource::new(member, transfer, snapshot, &chain.packs, Caching::Use, second);
     let index = parent::stored_index(member.home.path(), &member.vault);
     let keys = member.vault.clone();
     Some(Arc::new(Reader::open(&newest.manifest, &chain.packs, keys, source, index)))

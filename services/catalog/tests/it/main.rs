@@ -7,6 +7,7 @@ mod crash;
 mod letting_go;
 mod packs;
 mod race;
+mod replica;
 mod sessions;
 mod steward;
 mod support;
