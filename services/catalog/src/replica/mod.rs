@@ -126,17 +126,16 @@ pub async fn configure(
     let known = store::find(&mut tx, vault).await?;
     vaults::store::find_core(&mut tx, vault).await?.ok_or_else(Error::not_found)?;
     tx.rollback().await?;
-    match known {
-        Some(known) if (known.endpoint != endpoint(place)) || known.bucket != place.bucket => {
-            return Err(Error::because(
-                Code::Conflict,
-                format!(
-                    "this vault's second copy is in bucket {} at {}; a copy cannot move",
-                    known.bucket, known.endpoint
-                ),
-            ));
-        }
-        Some(_) | None => {}
+    if let Some(known) = known
+        && (&known.endpoint, &known.bucket) != (&endpoint(place), &place.bucket)
+    {
+        return Err(Error::because(
+            Code::Conflict,
+            format!(
+                "this vault's second copy is in bucket {} at {}; a copy cannot move",
+                known.bucket, known.endpoint
+            ),
+        ));
     }
     let now = app.clock.now();
     let new = NewReplica {

@@ -148,7 +148,8 @@ async fn everything_snapshots_need_gets_there_once_and_is_granted() {
     let prefix = format!("{}/", layout::vault_prefix(agent.tenant, agent.vault));
     let mut first = world.store.list_key_objects(&prefix).await.expect("keys");
     let mut second = world.second.list_key_objects(&prefix).await.expect("keys");
-    (first.sort(), second.sort());
+    first.sort();
+    second.sort();
     assert_eq!((first.len(), &first), (4, &second));
     // And an agent that asks for the first is told where the second is.
     let id = snapshots[1];
