@@ -34,7 +34,8 @@ pub struct Faulty {
     pub dir: tempfile::TempDir,
 }
 
-struct Stop(Child);
+/// Ends a process with the test.
+pub struct Stop(Child);
 
 impl Drop for Stop {
     fn drop(&mut self) {
@@ -44,7 +45,7 @@ impl Drop for Stop {
 }
 
 /// `everhold devstore` on a folder with one key for all jobs.
-fn devstore(dir: &Path) -> (Stop, SocketAddr) {
+pub fn devstore(dir: &Path) -> (Stop, SocketAddr) {
     let keys = dir.join("keys.json");
     let key = r#"[{"access_key": "admin", "secret_key": "a secret of this test", "policy": "administrator"}]"#;
     fs::write(&keys, key).expect("keys");
@@ -64,6 +65,25 @@ fn devstore(dir: &Path) -> (Stop, SocketAddr) {
     BufReader::new(stdout).read_line(&mut line).expect("its address");
     let address = line.trim().strip_prefix("http://").expect("an address");
     (child, address.parse().expect("an address"))
+}
+
+/// Makes a folder of some megabytes that do not compress: several packs.
+pub fn noise(source: &Path) -> PathBuf {
+    fs::create_dir(source).expect("mkdir");
+    for file in 0..6_u64 {
+        let mut state = file + 1;
+        let mut noise = vec![0_u8; 6 << 20];
+        for block in noise.chunks_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            block.copy_from_slice(&state.to_le_bytes()[..block.len()]);
+        }
+        fs::write(source.join(format!("noise-{file}")), noise).expect("write");
+        fs::write(source.join(format!("small-{file}")), format!("{file}\n").repeat(500))
+            .expect("write");
+    }
+    source.to_owned()
 }
 
 impl Faulty {
@@ -88,22 +108,7 @@ impl Faulty {
 
     /// A folder of some megabytes that do not compress: several packs.
     pub fn source(&self) -> PathBuf {
-        let source = self.dir.path().join("source");
-        fs::create_dir(&source).expect("mkdir");
-        for file in 0..6_u64 {
-            let mut state = file + 1;
-            let mut noise = vec![0_u8; 6 << 20];
-            for block in noise.chunks_mut(8) {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                block.copy_from_slice(&state.to_le_bytes()[..block.len()]);
-            }
-            fs::write(source.join(format!("noise-{file}")), noise).expect("write");
-            fs::write(source.join(format!("small-{file}")), format!("{file}\n").repeat(500))
-                .expect("write");
-        }
-        source
+        noise(&self.dir.path().join("source"))
     }
 
     /// Every key that was ever put has been stored once, everything verifies, and the restore is equal.

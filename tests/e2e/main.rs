@@ -13,4 +13,5 @@ mod outside;
 mod rescue;
 mod restore;
 mod restoring;
+mod second;
 mod serve;

@@ -11,6 +11,7 @@ use crate::{
     pipeline::{
         member::Member,
         parent::stored_index,
+        second::SecondCopy,
         source::{Caching, GrantSource, fetch_chain},
     },
 };
@@ -31,20 +32,21 @@ pub async fn find(member: &Member, text: &str) -> Result<Snapshot> {
 
 /// Manifest verified, packs resolved, ready to be read from other threads.
 pub async fn reader(member: &Member, snapshot: &Snapshot, caching: Caching) -> Result<Arc<Reader>> {
-    reader_at(member, snapshot, caching, None).await
+    reader_at(member, snapshot, caching, None, SecondCopy::when(caching)).await
 }
 
-/// The same, with everything read from the store held to a limit.
+/// The same, with everything read from the store held to a limit, and what the second copy gave counted.
 pub async fn reader_at(
     member: &Member,
     snapshot: &Snapshot,
     caching: Caching,
     pace: Option<Arc<Pace>>,
+    second: Arc<SecondCopy>,
 ) -> Result<Arc<Reader>> {
     let transfer = Transfer::new()?.with_download_limit(pace);
-    let chain = fetch_chain(member, &transfer, snapshot.id).await?;
+    let chain = fetch_chain(member, &transfer, snapshot.id, &second).await?;
     let newest = chain.newest().ok_or_else(|| anyhow!("the snapshot has no manifest"))?;
-    let source = GrantSource::new(member, transfer, snapshot.id, &chain.packs, caching);
+    let source = GrantSource::new(member, transfer, snapshot.id, &chain.packs, caching, second);
     let index = match caching {
         Caching::Use => stored_index(member.home.path(), &member.vault),
         Caching::Bypass => None,

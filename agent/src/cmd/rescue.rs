@@ -244,6 +244,7 @@ async fn restore_one(
             target: &target,
             report: &report,
             zeroed: &zeroed,
+            second: (0, 0),
             took,
         },
         output,

@@ -13,7 +13,7 @@ use super::{Overwrite as Choice, Restore, open};
 use crate::{
     control::Pace,
     output::{Exit, Output, bytes, plain},
-    pipeline::{member::Member, source::Caching},
+    pipeline::{member::Member, second::SecondCopy, source::Caching},
     rescue::zero::Zeroed,
     restore::{
         Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Planned, Problem,
@@ -31,6 +31,8 @@ pub struct Outcome<'a> {
     pub report: &'a Report,
     /// Files written with zeros for what of them is lost.
     pub zeroed: &'a [Zeroed],
+    /// Reads, and their bytes, that the vault's second copy gave.
+    pub second: (u64, u64),
     pub took: Duration,
 }
 
@@ -50,6 +52,9 @@ struct Summary<'a> {
     /// Files read back, with --verify.
     verified: u64,
     kept: u64,
+    /// Reads, and their bytes, that the vault's second copy gave because the first did not.
+    second_copy_reads: u64,
+    second_copy_bytes: u64,
     duration_ms: u128,
     problems: &'a [Problem],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -72,11 +77,14 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
     let selection = selection(&args)?;
     let snapshot = open::find(&member, &args.snapshot).await?;
     let pace = args.limit_download.map(|rate| Arc::new(Pace::new(rate)));
-    let reader = open::reader_at(&member, &snapshot, Caching::Use, pace).await?;
+    let second = SecondCopy::when(Caching::Use);
+    let reader = open::reader_at(&member, &snapshot, Caching::Use, pace, second.clone()).await?;
     let unreadable = if args.zero_damaged { Unreadable::Zero } else { Unreadable::Skip };
     let Some(target) = args.target.as_deref() else {
         let shape = if args.tar { Shape::Tar } else { Shape::Bare };
-        return pipe(reader, selection, shape, unreadable, output).await;
+        let exit = pipe(reader, selection, shape, unreadable, output).await;
+        tell_second(second.figures()).iter().for_each(|told| output.note(told));
+        return exit;
     };
     let order = Order {
         target: std::path::absolute(target)?,
@@ -108,6 +116,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
         target: &target,
         report: &report,
         zeroed: &[],
+        second: second.figures(),
         took: started.elapsed(),
     };
     tell(&outcome, output);
@@ -247,9 +256,19 @@ fn preview(id: SnapshotId, planned: &[Planned], problems: &[Problem], output: &O
     ));
 }
 
+/// What a person should know when the first store did not give everything.
+fn tell_second((reads, size): (u64, u64)) -> Option<String> {
+    (reads > 0).then(|| {
+        format!(
+            "{reads} reads ({}) came from the vault's second copy, for the first did not give them intact; ask your administrator to run: everhold admin scrub --repair",
+            bytes(size)
+        )
+    })
+}
+
 /// Tells how it went; with `--json` in one line.
 pub fn tell(outcome: &Outcome<'_>, output: &Output) {
-    let Outcome { snapshot, target, report, zeroed, took } = *outcome;
+    let Outcome { snapshot, target, report, zeroed, second, took } = *outcome;
     let clean = report.problems.is_empty() && zeroed.is_empty();
     if output.is_json() {
         return output.json(&Summary {
@@ -263,6 +282,8 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
             matched_bytes: report.matched,
             verified: report.verified,
             kept: report.kept,
+            second_copy_reads: second.0,
+            second_copy_bytes: second.1,
             duration_ms: took.as_millis(),
             problems: &report.problems,
             zeroed,
@@ -296,6 +317,9 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
     }
     if report.verified > 0 {
         output.line(format_args!("{} files read back and found right", report.verified));
+    }
+    if let Some(told) = tell_second(second) {
+        output.line(told);
     }
     if !clean {
         let exceptions = report.problems.len() + zeroed.len();

@@ -30,6 +30,7 @@ use super::{
     member::Member,
     parent::{self, Adopted, ParentCursor},
     salvage::Salvage,
+    second::SecondCopy,
     source::{Cache, Caching, Chain, FetchError, GrantSource, fetch_chain},
     spool::Spool,
     told::{Telling, Told},
@@ -264,7 +265,10 @@ async fn attempt(
     };
     let heart = AbortOnDrop(tokio::spawn(heart.beat()));
     let chain = match &session.parent {
-        Some(source) => Some(fetch_chain(member, &lane.transfer, source.snapshot_id).await?),
+        Some(source) => {
+            let second = SecondCopy::when(Caching::Use);
+            Some(fetch_chain(member, &lane.transfer, source.snapshot_id, &second).await?)
+        }
         None => None,
     };
     let tags = plan.source.tags.clone();
@@ -386,7 +390,9 @@ fn open_parent(
     let transfer = lane.transfer.clone();
     let lost = parent.lost.iter().copied().collect();
     let packs = parent::readable(&chain.packs, &lost, &lane.cache);
-    let source = GrantSource::new(member, transfer, parent.snapshot_id, &packs, Caching::Use);
+    let second = SecondCopy::when(Caching::Use);
+    let id = parent.snapshot_id;
+    let source = GrantSource::new(member, transfer, id, &packs, Caching::Use, second);
     let index = parent::stored_index(member.home.path(), &member.vault);
     let keys = member.vault.clone();
     Some(Arc::new(Reader::open(&newest.manifest, &packs, keys, source, index)))

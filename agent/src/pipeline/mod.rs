@@ -11,6 +11,7 @@ pub mod links;
 pub mod member;
 pub mod parent;
 pub mod salvage;
+pub mod second;
 pub mod source;
 pub mod spool;
 pub mod told;

@@ -10,13 +10,13 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use api::catalog::{PackFacts, ReadGrant, RestoreGrants};
+use api::catalog::{PackFacts, PresignedRequest, ReadGrant, RestoreGrants};
 use bytes::Bytes;
 use domain::{PackId, SnapshotId};
 use tokio::runtime::Handle;
@@ -27,7 +27,7 @@ use vault::{
     snapshot::{PackSource, SourceError},
 };
 
-use super::member::Member;
+use super::{member::Member, second::SecondCopy};
 use crate::{
     control::{Control, Patience, Transfer, TransferError, retry},
     state::write_private,
@@ -76,8 +76,9 @@ pub async fn fetch_chain(
     member: &Member,
     transfer: &Transfer,
     snapshot: SnapshotId,
+    second: &SecondCopy,
 ) -> Result<Chain, FetchError> {
-    Ok(fetch_chain_bytes(member, transfer, snapshot).await?.0)
+    Ok(fetch_chain_bytes(member, transfer, snapshot, second).await?.0)
 }
 
 /// As [`fetch_chain`], with the objects of the manifests, in the same order.
@@ -88,11 +89,12 @@ pub async fn fetch_chain_bytes(
     member: &Member,
     transfer: &Transfer,
     snapshot: SnapshotId,
+    second: &SecondCopy,
 ) -> Result<(Chain, Vec<Bytes>), FetchError> {
     let grants = member.control.restore_grants(snapshot, Vec::new()).await?;
     let (mut manifests, mut objects) = (Vec::new(), Vec::new());
     for grant in &grants.manifests {
-        let bytes = get_whole(&member.control, transfer, grant).await?;
+        let bytes = get_whole(&member.control, transfer, grant, second).await?;
         let manifest = SignedManifest::decode(grant.pack.id, &bytes)?;
         manifest.verify(&member.roster)?;
         manifests.push(manifest);
@@ -106,20 +108,28 @@ async fn get_whole(
     control: &Control,
     transfer: &Transfer,
     grant: &ReadGrant,
+    second: &SecondCopy,
 ) -> Result<Bytes, FetchError> {
-    let range = 0..grant.pack.length;
-    let (bytes, _) = get_patiently(control, transfer, grant, range).await?;
-    if Sha256::of(&bytes).to_string() == grant.pack.sha256 {
-        Ok(bytes)
-    } else {
-        Err(FetchError::WrongHash)
+    let get = async |get: &PresignedRequest| {
+        let (bytes, _) = get_patiently(control, transfer, get, 0..grant.pack.length).await?;
+        let is_it = Sha256::of(&bytes).to_string() == grant.pack.sha256;
+        if is_it { Ok(bytes) } else { Err(FetchError::WrongHash) }
+    };
+    match (get(&grant.get).await, second.of(grant)) {
+        (Err(error), Some(other)) => {
+            // What is told is what was wrong with the first.
+            let bytes = get(other).await.map_err(|_| error)?;
+            second.gave(&bytes);
+            Ok(bytes)
+        }
+        (first, _) => first,
     }
 }
 
 async fn get_patiently(
     control: &Control,
     transfer: &Transfer,
-    grant: &ReadGrant,
+    get: &PresignedRequest,
     range: Range<u64>,
 ) -> Result<(Bytes, Option<u64>), TransferError> {
     // A refusal for good shows itself at once; a fresh grant is the caller's business.
@@ -128,7 +138,7 @@ async fn get_patiently(
         other => other.is_retryable(),
     };
     let ids = control.world().ids.as_ref();
-    retry(Patience::Short, ids, passing, || transfer.get_sized(&grant.get, range.clone())).await
+    retry(Patience::Short, ids, passing, || transfer.get_sized(get, range.clone())).await
 }
 
 /// Whether the local cache may answer.
@@ -156,6 +166,9 @@ pub struct GrantSource {
     sound: Mutex<HashSet<Sha256>>,
     /// The cache took nothing: whole packs are fetched no more, only what is wanted of them.
     unwritable: AtomicBool,
+    second: Arc<SecondCopy>,
+    /// Packs whose first copy was not what it should be.
+    distrusted: Mutex<HashSet<PackId>>,
 }
 
 impl GrantSource {
@@ -166,6 +179,7 @@ impl GrantSource {
         snapshot: SnapshotId,
         packs: &PackSet,
         caching: Caching,
+        second: Arc<SecondCopy>,
     ) -> Arc<Self> {
         let cache = Cache::at(&member.home.cache());
         Arc::new(Self {
@@ -179,7 +193,13 @@ impl GrantSource {
             told: Mutex::new(HashMap::new()),
             sound: Mutex::new(HashSet::new()),
             unwritable: AtomicBool::new(false),
+            second,
+            distrusted: Mutex::default(),
         })
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, HashSet<PackId>> {
+        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn grant(&self, id: PackId) -> Result<Arc<ReadGrant>, FetchError> {
@@ -210,13 +230,32 @@ impl GrantSource {
         if !same_object(&grant.pack, pack) {
             return Err(FetchError::Confused);
         }
-        let call = get_patiently(&self.control, &self.transfer, &grant, range.clone());
+        let other_first = self.second.is_better() || self.distrusted().contains(&pack.id);
+        if other_first && let Some(bytes) = self.fetch_second(&grant, range.clone()) {
+            return Ok(bytes);
+        }
+        let first = self.fetch_first(pack, &grant, range.clone());
+        self.second.first_said(first.is_ok());
+        first.or_else(|error| match self.grant(pack.id) {
+            // What is told is what was wrong with the first.
+            Ok(grant) => self.fetch_second(&grant, range).ok_or(error),
+            Err(_) => Err(error),
+        })
+    }
+
+    fn fetch_first(
+        &self,
+        pack: &PackRef,
+        grant: &ReadGrant,
+        range: Range<u64>,
+    ) -> Result<Bytes, FetchError> {
+        let call = get_patiently(&self.control, &self.transfer, &grant.get, range.clone());
         let (bytes, told) = match self.runtime.block_on(call) {
             // The grant may have run out by the store's clock: once more with a fresh one.
             Err(TransferError::Refused { status: 403, .. }) => {
                 self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&pack.id);
                 let grant = self.grant(pack.id)?;
-                let call = get_patiently(&self.control, &self.transfer, &grant, range);
+                let call = get_patiently(&self.control, &self.transfer, &grant.get, range);
                 self.runtime.block_on(call)?
             }
             other => other?,
@@ -230,6 +269,22 @@ impl GrantSource {
     /// Bytes of the whole object of a pack, as the store said when a part of it was fetched.
     pub fn told_length(&self, pack: PackId) -> Option<u64> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&pack).copied()
+    }
+
+    /// The same range of the vault's second copy. `None`: there is none, or it does not give it either.
+    fn fetch_second(&self, grant: &ReadGrant, range: Range<u64>) -> Option<Bytes> {
+        let get = self.second.of(grant)?;
+        let call = get_patiently(&self.control, &self.transfer, get, range);
+        match self.runtime.block_on(call) {
+            Ok((bytes, _)) => {
+                self.second.gave(&bytes);
+                Some(bytes)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the vault's second copy does not give it either");
+                None
+            }
+        }
     }
 
     fn metadata(
@@ -251,7 +306,10 @@ impl GrantSource {
             drop(sound);
             return self.fetch(pack, range);
         }
-        let whole = self.fetch(pack, 0..pack.length)?;
+        let mut whole = self.fetch(pack, 0..pack.length)?;
+        if Sha256::of(&whole) != pack.sha256 && self.distrust(pack) {
+            whole = self.fetch(pack, 0..pack.length)?;
+        }
         if Sha256::of(&whole) != pack.sha256 {
             return Err(FetchError::WrongHash);
         }
@@ -271,10 +329,13 @@ impl PackSource for GrantSource {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         let bytes = match (&self.cache, pack.kind) {
             (Some(cache), PackKind::Meta) => self.metadata(cache, pack, range),
-            (Some(cache), PackKind::Data) => match cache.read_front(&pack.sha256, range.clone()) {
-                Some(bytes) => Ok(bytes),
-                None => self.fetch(pack, range),
-            },
+            (Some(cache), PackKind::Data) if !self.distrusted().contains(&pack.id) => {
+                match cache.read_front(&pack.sha256, range.clone()) {
+                    Some(bytes) => Ok(bytes),
+                    None => self.fetch(pack, range),
+                }
+            }
+            (Some(_), PackKind::Data) => self.fetch(pack, range),
             (None, _) => self.fetch(pack, range),
         };
         bytes.map_err(|error| match error {
@@ -282,12 +343,20 @@ impl PackSource for GrantSource {
             other => SourceError::Failed(Box::new(other)),
         })
     }
+
+    fn distrust(&self, pack: &PackRef) -> bool {
+        let granted = self.grant(pack.id);
+        let is_there = granted.is_ok_and(|grant| self.second.of(&grant).is_some());
+        if is_there {
+            self.distrusted().insert(pack.id);
+        }
+        is_there
+    }
 }
 
+/// By hash, whatever the version: a pack that was repaired has another than its manifest names.
 fn same_object(granted: &PackFacts, wanted: &PackRef) -> bool {
-    granted.sha256 == wanted.sha256.to_string()
-        && granted.length == wanted.length
-        && granted.version_id.as_deref().is_none_or(|version| version == wanted.version_id)
+    granted.sha256 == wanted.sha256.to_string() && granted.length == wanted.length
 }
 
 fn slice(bytes: &Bytes, range: Range<u64>) -> Option<Bytes> {

@@ -22,6 +22,7 @@ use crate::{
     control::Transfer,
     pipeline::{
         member::Member,
+        second::SecondCopy,
         source::{Caching, FetchError, GrantSource, fetch_chain_bytes},
     },
 };
@@ -41,13 +42,20 @@ struct Granted {
 /// See [`FetchError`].
 pub async fn open(member: &Member, snapshots: &[SnapshotId]) -> Result<OpenVault, FetchError> {
     let (tenant, vault) = (member.descriptor.tenant, member.descriptor.vault);
-    let transfer = Transfer::new()?;
+    // A check is about the first store.
+    let (transfer, second) = (Transfer::new()?, SecondCopy::when(Caching::Bypass));
     let mut granted =
         Granted { packs: BTreeMap::new(), manifests: BTreeMap::new(), snapshots: BTreeSet::new() };
     for snapshot in snapshots {
-        let (chain, bytes) = fetch_chain_bytes(member, &transfer, *snapshot).await?;
-        let source =
-            GrantSource::new(member, transfer.clone(), *snapshot, &chain.packs, Caching::Bypass);
+        let (chain, bytes) = fetch_chain_bytes(member, &transfer, *snapshot, &second).await?;
+        let source = GrantSource::new(
+            member,
+            transfer.clone(),
+            *snapshot,
+            &chain.packs,
+            Caching::Bypass,
+            second.clone(),
+        );
         granted.snapshots.extend(chain.newest().map(|signed| signed.id));
         for (signed, bytes) in chain.manifests.iter().zip(bytes) {
             granted.manifests.insert(key(tenant, vault, signed), bytes);

@@ -502,6 +502,43 @@ pub struct ReadGrant {
     pub pack: PackFacts,
     /// GET of this very version; a `range` header may be added.
     pub get: PresignedRequest,
+    /// The same of the vault's second copy, where there is one: for when the first does not give it, or not intact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<PresignedRequest>,
+}
+
+/// `GET …/vaults/{vault_id}/replica`: the second copy of a vault, in a store of its own.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VaultReplica {
+    pub vault_id: VaultId,
+    /// Name of the store in the platform's configuration.
+    pub store: String,
+    pub endpoint: String,
+    pub bucket: String,
+    /// Least days an object is locked for there, from when it is written or its lock extended; never less than at the
+    /// first store.
+    pub lock_days: u32,
+    pub created_at: Timestamp,
+    /// Packs and manifests that were seen to be there, under lock.
+    pub packs_copied: u64,
+    pub bytes_copied: u64,
+    /// Packs and manifests that snapshots need and that are not there yet.
+    pub packs_behind: u64,
+    pub bytes_behind: u64,
+    /// Snapshots that cannot be restored from there yet.
+    pub snapshots_behind: u64,
+    /// When the oldest of them was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_uncopied_at: Option<Timestamp>,
+    /// The earliest end of a lock there of anything needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
+    /// When somebody last worked on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<Timestamp>,
+    /// What was in the way then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// `GET …/vaults/{vault_id}/retained-packs`: a pack nothing needs that the store did not give up.

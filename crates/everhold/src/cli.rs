@@ -103,6 +103,9 @@ pub struct Dev {
     /// `secret_key` of an administrator.
     #[arg(long)]
     pub store: Option<PathBuf>,
+    /// A store for second copies of vaults, under the name `second`: a file like that of --store.
+    #[arg(long, value_name = "FILE")]
+    pub copy_store: Option<PathBuf>,
     /// Run the main job (as `demo` does) and exit.
     #[arg(long)]
     pub once: bool,
@@ -173,8 +176,13 @@ pub enum AdminCommand {
     /// Make the catalog's rows of a tenant again from its bucket and key store, after the database was lost. Says what
     /// it would write; --apply writes it. Rows that are there stay as they are, so it can be repeated.
     RebuildCatalog(Rebuild),
-    /// Read a vault's objects and compare each with its hash: no keys needed. Changes nothing.
+    /// Read a vault's objects and compare each with its hash: no keys needed. Changes nothing, unless --repair says so.
     Scrub(Scrub),
+    /// The second copy of a vault: another store that holds what its snapshots need, under locks of its own.
+    Replica {
+        #[command(subcommand)]
+        command: ReplicaCommand,
+    },
     /// Declare packs lost, after looking at each once more: no commit names them again. The next backup of a workload
     /// that needs one of them reads again what was in it, and only that.
     DeclareLost(DeclareLost),
@@ -219,10 +227,50 @@ pub struct Scrub {
     /// How much to read: full, a share of the bytes (5%), or so many (10GiB).
     #[arg(long, value_name = "SHARE", default_value = "full")]
     pub sample: crate::commands::admin::SampleArg,
+    /// Read the second copy instead of the first.
+    #[arg(long)]
+    pub second: bool,
+    /// Write what is missing or damaged anew from the vault's other copy: a new version, under a lock of its own.
+    #[arg(long)]
+    pub repair: bool,
     /// Chooses the sample; the same seed reads the same packs. Random when left out, and printed.
     #[arg(long)]
     pub seed: Option<u64>,
     /// The report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReplicaCommand {
+    /// Give a vault a second copy, or change its term. The place is probed first: without Object Lock it is refused.
+    Set(ReplicaSet),
+    /// Where the second copy is, and how far it is behind. Exit code 1 while a snapshot is not whole there.
+    Status(ReplicaAt),
+    /// Copy now what is missing, instead of waiting for the server to do it.
+    Copy(ReplicaAt),
+}
+
+#[derive(Debug, Args)]
+pub struct ReplicaSet {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// The store, as the configuration names it under `copies`.
+    #[arg(long, value_name = "NAME")]
+    pub store: String,
+    /// Least days something is locked for there; never less than at the first store.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub lock_days: u16,
+    /// The outcome as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplicaAt {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// The status as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -28,6 +28,9 @@ pub struct ServerConfig {
     pub database: Database,
     pub keys: Keys,
     pub store: Store,
+    /// Stores for second copies of vaults, by name. A name means one place for good: what is there is known by it.
+    #[serde(default)]
+    pub copies: BTreeMap<String, Store>,
     #[serde(default)]
     pub retention: Retention,
     /// Folder of the built portal (`web/dist`). Without one, a page says how to build it.
@@ -209,6 +212,12 @@ impl ServerConfig {
         }
         for name in self.peers.keys() {
             RoleName::parse(name).with_context(|| format!("peers: there is no role {name}"))?;
+        }
+        for name in self.copies.keys() {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if !(1..=40).contains(&name.len()) || !name.chars().all(plain) {
+                anyhow::bail!("copies: {name:?} is no name: 1 to 40 of a-z, 0-9 and -");
+            }
         }
         for name in self.database.passwords.keys() {
             let role = name.strip_suffix("_system").unwrap_or(name);

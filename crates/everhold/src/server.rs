@@ -160,8 +160,10 @@ fn catalog_config(
 ) -> anyhow::Result<catalog::CatalogConfig> {
     let seed =
         |name, key| -> anyhow::Result<_> { Ok(Zeroizing::new(signing_key(name, key)?.to_bytes())) };
+    let copies = config.copies.iter().map(|(name, store)| Ok((name.clone(), store.engine(None)?)));
     Ok(catalog::CatalogConfig {
         store: config.store.engine(store_admin)?,
+        copies: copies.collect::<anyhow::Result<_>>()?,
         key_wrapper_file: config.keys.wrapper_file.clone(),
         roster_key_seed: seed("keys.roster", &config.keys.roster)?,
         receipt_key_seed: seed("keys.receipt", &config.keys.receipt)?,

@@ -1,7 +1,7 @@
 //! The warrant without which nothing is deleted (R4).
 //!
 //! Owns [`DeleteWarrant`], which only [`warrant`] can make, and the conditions it checks. Invariant:
-//! a warrant names one version of one object whose row is `deleting`, whose lock and grace are over
+//! a warrant names one version of one object whose row is `deleting` (or, for a second copy, `deleted`), whose lock and grace are over
 //! and which no live reference and no older session can name. It must not know SQL or S3: the proof
 //! is what a transaction on the primary read, the warrant is what the reaper may carry out.
 
@@ -14,6 +14,8 @@ use domain::{PackId, Timestamp};
 pub enum ProvenState {
     /// Condemned long enough ago and claimed by the reaper; never named by a commit any more.
     Deleting,
+    /// Gone from the first store, by a warrant of its own; this one is about the second copy.
+    Deleted,
     /// Anything else.
     Other,
 }
@@ -85,7 +87,7 @@ pub fn warrant(proof: CondemnedProof, now: Timestamp) -> Result<DeleteWarrant, P
     if proof.key.is_empty() || proof.version_id.is_empty() {
         return Err(Protected::Unnamed);
     }
-    if proof.state != ProvenState::Deleting {
+    if proof.state == ProvenState::Other {
         return Err(Protected::State);
     }
     if proof.live_references > 0 {

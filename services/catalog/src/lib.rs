@@ -11,6 +11,7 @@ pub mod freezes;
 mod objects;
 pub mod packs;
 pub mod rebuild;
+pub mod replica;
 mod restores;
 mod round;
 pub mod scrub;
@@ -57,6 +58,7 @@ pub fn role_of(app: &Arc<Catalog>) -> Role {
         .workers(runtime::relay_workers(platform))
         .workers(workers(app))
         .collectors(app.lock_figures.collectors())
+        .collectors(app.replica_figures.collectors())
         .ready_when(Check::database(&app.db))
 }
 
@@ -69,6 +71,7 @@ fn router(app: Arc<Catalog>) -> OpenApiRouter {
         .merge(snapshots::http::router())
         .merge(browse::http::router())
         .merge(restores::http::router())
+        .merge(replica::http::router())
         .merge(collection::http::router())
         .merge(steward::http::router())
         .with_state(app)
@@ -77,6 +80,7 @@ fn router(app: Arc<Catalog>) -> OpenApiRouter {
 fn workers(app: &Arc<Catalog>) -> Vec<Worker> {
     let (expiry, steward, keeper) = (app.clone(), app.clone(), app.clone());
     let (abandon, keys) = (app.clone(), app.clone());
+    let (copier, copy_keeper) = (app.clone(), app.clone());
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
     vec![
         Worker::every("session_expiry", minute, move || {
@@ -98,6 +102,14 @@ fn workers(app: &Arc<Catalog>) -> Vec<Worker> {
         Worker::every("pack_abandon", hour, move || {
             let app = abandon.clone();
             async move { sessions::jobs::abandon_round(&app).await }
+        }),
+        Worker::every("replica_copier", minute, move || {
+            let app = copier.clone();
+            async move { replica::round(&app).await }
+        }),
+        Worker::every("replica_lock_keeper", hour, move || {
+            let app = copy_keeper.clone();
+            async move { replica::keep::round(&app).await }
         }),
         Worker::every("key_store_writer", KEEP_TRYING, move || {
             let app = keys.clone();

@@ -1,6 +1,6 @@
 //! What every use case of this role works with.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use api::problem::Code;
 use domain::{Clock, IdGen, Timestamp, retention::RetentionRule};
@@ -14,12 +14,15 @@ use vault::{
 use zeroize::Zeroizing;
 
 use crate::{
-    browse::Readers, error::Error, snapshots::manifests::Manifests, steward::alarms::Figures,
+    browse::Readers, error::Error, replica, snapshots::manifests::Manifests,
+    steward::alarms::Figures,
 };
 
 /// What the catalog needs besides the platform.
 pub struct CatalogConfig {
     pub store: StoreConfig,
+    /// Stores for second copies, by name.
+    pub copies: BTreeMap<String, StoreConfig>,
     /// Secret of the file `KeyWrapper`; made at first start.
     pub key_wrapper_file: PathBuf,
     /// Ed25519 seed of the delegated roster key (managed vaults without a kit).
@@ -50,12 +53,16 @@ pub struct Catalog {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdGen>,
     pub store: S3Store,
+    /// Stores for second copies, by name.
+    pub copies: BTreeMap<String, S3Store>,
     pub wrapper: Arc<dyn KeyWrapper>,
     pub retention: RetentionRule,
     pub manifests: Manifests,
     pub readers: Readers,
     /// Alarms about locks, counted.
     pub lock_figures: Figures,
+    /// How far second copies are behind.
+    pub replica_figures: replica::Figures,
     /// Rung after a commit, so that receipts reach the bucket at once.
     pub receipts_waiting: Notify,
     platform: Platform,
@@ -70,6 +77,10 @@ impl Catalog {
     /// [`StartError`].
     pub async fn new(platform: Platform, config: CatalogConfig) -> Result<Self, StartError> {
         let store = S3Store::connect(config.store).await?;
+        let mut copies = BTreeMap::new();
+        for (name, config) in config.copies {
+            copies.insert(name, S3Store::connect(config).await?);
+        }
         let ids = platform.ids.clone();
         let wrapper = FileKeyWrapper::open_or_create(&config.key_wrapper_file, &*ids)?;
         Ok(Self {
@@ -77,11 +88,13 @@ impl Catalog {
             clock: platform.clock.clone(),
             ids,
             store,
+            copies,
             wrapper: Arc::new(wrapper),
             retention: config.retention,
             manifests: Manifests::default(),
             readers: Readers::default(),
             lock_figures: Figures::new()?,
+            replica_figures: replica::Figures::new()?,
             receipts_waiting: Notify::new(),
             platform,
             roster_key: SigningKey::from_bytes(&config.roster_key_seed),

@@ -25,6 +25,7 @@ use everhold_agent::{
         backup::{Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
         member::Member,
         parent::stored_index,
+        second::SecondCopy,
         source::{Caching, GrantSource, fetch_chain},
     },
     rescue::granted,
@@ -278,9 +279,11 @@ impl Machine {
     ) -> Result<Arc<Reader>, String> {
         let member = self.member(world)?;
         let transfer = Transfer::new().map_err(|error| error.to_string())?;
-        let chain = fetch_chain(&member, &transfer, id).await.map_err(|e| e.to_string())?;
+        let second = SecondCopy::when(caching);
+        let chain =
+            fetch_chain(&member, &transfer, id, &second).await.map_err(|e| e.to_string())?;
         let newest = chain.newest().ok_or("no manifest")?;
-        let source = GrantSource::new(&member, transfer, id, &chain.packs, caching);
+        let source = GrantSource::new(&member, transfer, id, &chain.packs, caching, second);
         let index = match caching {
             Caching::Use => stored_index(self.home.path(), &member.vault),
             Caching::Bypass => None,
@@ -318,7 +321,8 @@ impl Machine {
         let found = member.control.snapshots(self.workload).await.map_err(|e| e.to_string())?;
         let mut ends = BTreeMap::new();
         for snapshot in found {
-            let chain = fetch_chain(&member, &transfer, snapshot.id).await;
+            let second = SecondCopy::when(Caching::Use);
+            let chain = fetch_chain(&member, &transfer, snapshot.id, &second).await;
             for pack in chain.map_err(|error| error.to_string())?.packs.iter() {
                 let key = crate::laws::key_of(self, pack);
                 let facts = world.store.head(&key, Some(&pack.version_id)).await;

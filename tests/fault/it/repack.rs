@@ -12,6 +12,7 @@ use everhold_agent::{
     pipeline::{
         backup::bury_predecessor,
         member::Member,
+        second::SecondCopy,
         source::{Cache, Caching, Chain, GrantSource, fetch_chain},
         spool::Spool,
         upload::{self, Lane},
@@ -46,9 +47,10 @@ impl Machine {
         let session = member.control.open_session(&body).await.map_err(words)?;
         let transfer = Transfer::new().map_err(words)?;
         let parent = session.parent.as_ref().ok_or("no parent")?.snapshot_id;
-        let chain = fetch_chain(&member, &transfer, parent).await.map_err(words)?;
+        let second = SecondCopy::when(Caching::Use);
+        let chain = fetch_chain(&member, &transfer, parent, &second).await.map_err(words)?;
         let source =
-            GrantSource::new(&member, transfer.clone(), parent, &chain.packs, Caching::Use);
+            GrantSource::new(&member, transfer.clone(), parent, &chain.packs, Caching::Use, second);
         let spool = Spool::start(&member.home.journal()).map_err(words)?;
         let spool = spool.with_md5(session.content_md5);
         let lane = lane(&member, &session, transfer);

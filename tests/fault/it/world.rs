@@ -88,6 +88,7 @@ pub async fn world() -> World {
                 start_store(&path, &platform, &watch, &listeners).await;
             let config = CatalogConfig {
                 store,
+                copies: std::collections::BTreeMap::new(),
                 key_wrapper_file: path.join("wrapper"),
                 roster_key_seed: Zeroizing::new([11; 32]),
                 receipt_key_seed: Zeroizing::new([12; 32]),

@@ -733,6 +733,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/vaults/{vault_id}/replica": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where a vault's second copy is, and how far it is behind. */
+        get: operations["get_vault_replica"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants/{tenant_id}/vaults/{vault_id}/retained-packs": {
         parameters: {
             query?: never;
@@ -1443,6 +1460,7 @@ export interface components {
             /** @description GET of this very version; a `range` header may be added. */
             get: components["schemas"]["PresignedRequest"];
             pack: components["schemas"]["PackFacts"];
+            second?: components["schemas"]["PresignedRequest"] | null;
         };
         /**
          * @description For whom an epoch key is wrapped.
@@ -1745,6 +1763,45 @@ export interface components {
             descriptor: string;
             roster: string;
             wraps: components["schemas"]["KeyWrap"][];
+        };
+        /** @description `GET …/vaults/{vault_id}/replica`: the second copy of a vault, in a store of its own. */
+        VaultReplica: {
+            bucket: string;
+            /** Format: int64 */
+            bytes_behind: number;
+            /** Format: int64 */
+            bytes_copied: number;
+            created_at: components["schemas"]["Timestamp"];
+            endpoint: string;
+            /**
+             * Format: int32
+             * @description Least days an object is locked for there, from when it is written or its lock extended; never less than at the
+             *     first store.
+             */
+            lock_days: number;
+            locked_until?: components["schemas"]["Timestamp"] | null;
+            looked_at?: components["schemas"]["Timestamp"] | null;
+            oldest_uncopied_at?: components["schemas"]["Timestamp"] | null;
+            /**
+             * Format: int64
+             * @description Packs and manifests that snapshots need and that are not there yet.
+             */
+            packs_behind: number;
+            /**
+             * Format: int64
+             * @description Packs and manifests that were seen to be there, under lock.
+             */
+            packs_copied: number;
+            /**
+             * Format: int64
+             * @description Snapshots that cannot be restored from there yet.
+             */
+            snapshots_behind: number;
+            /** @description Name of the store in the platform's configuration. */
+            store: string;
+            /** @description What was in the way then. */
+            trouble?: string | null;
+            vault_id: components["schemas"]["VltId"];
         };
         /** @example vlt_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
         VltId: string;
@@ -3377,6 +3434,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RepackCandidates"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_vault_replica: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The vault */
+                vault_id: components["schemas"]["VltId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The second copy, counted now */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VaultReplica"];
                 };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */

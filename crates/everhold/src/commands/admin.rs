@@ -6,11 +6,16 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
+use api::catalog::VaultReplica;
 use catalog::{
     Catalog,
     freezes::{self, Freeze},
     rebuild::{self, Mode},
-    scrub,
+    replica::{
+        self, copy,
+        repair::{self, Repaired},
+    },
+    scrub::{self, Where},
 };
 use domain::{IdGen as _, SystemClock, SystemIds};
 use serde::Serialize;
@@ -18,7 +23,10 @@ use vault::scrub::Sample;
 
 use super::{FOUND, Usage, load, say};
 use crate::{
-    cli::{AdminCommand, DeclareLost, Freezes, LiftFreeze, Platform, Rebuild, Scrub},
+    cli::{
+        AdminCommand, DeclareLost, Freezes, LiftFreeze, Platform, Rebuild, ReplicaAt,
+        ReplicaCommand, ReplicaSet, Scrub,
+    },
     dev, server,
 };
 
@@ -26,6 +34,11 @@ pub async fn run(command: &AdminCommand) -> anyhow::Result<ExitCode> {
     match command {
         AdminCommand::RebuildCatalog(args) => rebuild(args).await,
         AdminCommand::Scrub(args) => scrub(args).await,
+        AdminCommand::Replica { command } => match command {
+            ReplicaCommand::Set(args) => replica_set(args).await,
+            ReplicaCommand::Status(args) => replica_status(args).await,
+            ReplicaCommand::Copy(args) => replica_copy(args).await,
+        },
         AdminCommand::DeclareLost(args) => declare_lost(args).await,
         AdminCommand::Freezes(args) => list_freezes(args).await,
         AdminCommand::LiftFreeze(args) => lift_freeze(args).await,
@@ -89,18 +102,45 @@ async fn rebuild(args: &Rebuild) -> anyhow::Result<ExitCode> {
 
 async fn scrub(args: &Scrub) -> anyhow::Result<ExitCode> {
     let app = open(&args.platform).await?;
-    let vault = args.platform.vault.ok_or_else(|| Usage("--vault is missing".to_owned()))?;
+    let vault = vault_of(&args.platform)?;
     let seed = args.seed.unwrap_or_else(|| {
         let mut bytes = [0; 8];
         SystemIds.fill(&mut bytes);
         u64::from_le_bytes(bytes)
     });
-    let report = scrub::scrub(&app, args.platform.tenant, vault, args.sample.0, seed).await?;
-    let code = if report.is_clean() { ExitCode::SUCCESS } else { FOUND };
+    let (tenant, at) =
+        (args.platform.tenant, if args.second { Where::Second } else { Where::First });
+    let report = scrub::scrub_at(&app, tenant, vault, at, args.sample.0, seed).await?;
+    let repaired = if args.repair && !report.is_clean() {
+        repair::repair(&app, tenant, vault, at, &report.findings).await?
+    } else {
+        Vec::new()
+    };
+    let left = report.findings.len() - repaired.iter().filter(|one| one.why_not.is_none()).count();
+    let code = if left == 0 { ExitCode::SUCCESS } else { FOUND };
     if args.json {
-        json(&report)?;
+        json(&Scrubbed { report: &report, repaired: &repaired })?;
         return Ok(code);
     }
+    tell_scrub(&report)?;
+    for one in &repaired {
+        match &one.why_not {
+            None => say(format_args!("repaired: {}", one.pack_id))?,
+            Some(why) => say(format_args!("not repaired: {}: {why}", one.pack_id))?,
+        }
+    }
+    Ok(code)
+}
+
+#[derive(Serialize)]
+struct Scrubbed<'a> {
+    #[serde(flatten)]
+    report: &'a scrub::Report,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    repaired: &'a [Repaired],
+}
+
+fn tell_scrub(report: &scrub::Report) -> anyhow::Result<()> {
     for finding in &report.findings {
         say(format_args!(
             "{:?}: {} ({}): {}; {} snapshots need it",
@@ -135,15 +175,92 @@ async fn scrub(args: &Scrub) -> anyhow::Result<ExitCode> {
         if report.is_clean() {
             "What was read is sound."
         } else {
-            "NOT sound. Which files suffer: everhold-agent fsck --affected PACK."
+            "NOT sound. Which files suffer: everhold-agent fsck --affected PACK. From the vault's other copy: scrub --repair."
         }
     ))?;
-    Ok(code)
+    Ok(())
+}
+
+fn vault_of(platform: &Platform) -> anyhow::Result<domain::VaultId> {
+    Ok(platform.vault.ok_or_else(|| Usage("--vault is missing".to_owned()))?)
+}
+
+async fn replica_set(args: &ReplicaSet) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let (tenant, vault) = (args.platform.tenant, vault_of(&args.platform)?);
+    let evidence = replica::look_at(&app, &args.store).await.map_err(refusal)?;
+    let (name, days) = (&args.store, args.lock_days);
+    let status = replica::configure(&app, tenant, vault, name, days, &evidence).await;
+    tell_replica(&status.map_err(refusal)?, args.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replica_status(args: &ReplicaAt) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    tell_status(&app, args).await
+}
+
+async fn replica_copy(args: &ReplicaAt) -> anyhow::Result<ExitCode> {
+    let app = open(&args.platform).await?;
+    let vault = vault_of(&args.platform)?;
+    loop {
+        let turn = copy::turn(&app, args.platform.tenant, vault, copy::BUDGET).await;
+        let turn = turn.map_err(refusal)?;
+        if !turn.left_over || turn.copied == 0 {
+            return tell_status(&app, args).await;
+        }
+    }
+}
+
+async fn tell_status(app: &Catalog, args: &ReplicaAt) -> anyhow::Result<ExitCode> {
+    let status = replica::status(app, args.platform.tenant, vault_of(&args.platform)?).await;
+    let status = status.map_err(refusal)?;
+    tell_replica(&status, args.json)?;
+    Ok(if status.snapshots_behind == 0 { ExitCode::SUCCESS } else { FOUND })
+}
+
+/// A refusal with the fields it is about; the rest as it is.
+fn refusal(error: catalog::error::Error) -> anyhow::Error {
+    match error {
+        catalog::error::Error::Refused(problem) => {
+            let fields = problem.fields.iter().map(|f| format!("{}: {}", f.field, f.detail));
+            let said: Vec<String> = fields.collect();
+            if said.is_empty() {
+                anyhow::anyhow!("{problem}")
+            } else {
+                anyhow::anyhow!(said.join("; "))
+            }
+        }
+        other => other.into(),
+    }
+}
+
+fn tell_replica(status: &VaultReplica, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return json(status);
+    }
+    say(format_args!(
+        "{}: second copy in bucket {} at {} ({}), locked for {} days at least",
+        status.vault_id, status.bucket, status.endpoint, status.store, status.lock_days
+    ))?;
+    say(format_args!(
+        "{} objects ({} bytes) are there; {} objects ({} bytes) and {} snapshots are missing{}",
+        status.packs_copied,
+        status.bytes_copied,
+        status.packs_behind,
+        status.bytes_behind,
+        status.snapshots_behind,
+        status.oldest_uncopied_at.map(|at| format!(", the oldest of {at}")).unwrap_or_default()
+    ))?;
+    if let Some(trouble) = &status.trouble {
+        say(format_args!("in the way: {trouble}"))?;
+    }
+    Ok(())
 }
 
 async fn declare_lost(args: &DeclareLost) -> anyhow::Result<ExitCode> {
     let app = open(&args.platform).await?;
-    let vault = args.platform.vault.ok_or_else(|| Usage("--vault is missing".to_owned()))?;
+    let vault = vault_of(&args.platform)?;
     let declared = scrub::declare(&app, args.platform.tenant, vault, &args.packs)
         .await
         .context("the packs were not declared lost")?;

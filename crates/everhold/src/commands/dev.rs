@@ -30,6 +30,7 @@ impl Dev {
             pg_bin: self.pg_bin.clone(),
             portal: self.portal.clone().or_else(built_portal),
             store: self.store.clone(),
+            copy_store: self.copy_store.clone(),
             telemetry: self.telemetry(),
         }
     }

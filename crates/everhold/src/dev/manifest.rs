@@ -2,7 +2,7 @@
 //!
 //! It appears, whole, when everything answers, and is removed when a start begins.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use domain::TenantId;
@@ -25,6 +25,9 @@ pub struct Manifest {
     pub other_tenant: TenantLogin,
     /// Of the first tenant, good for several agents.
     pub enrolment_token: String,
+    /// Settings of the store for second copies, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_store: Option<PathBuf>,
 }
 
 /// A store administrator's key, for looking and testing. The platform uses its scoped keys.

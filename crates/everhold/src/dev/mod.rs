@@ -14,6 +14,7 @@ pub mod secrets;
 pub mod store;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -58,6 +59,8 @@ pub struct Options {
     pub portal: Option<PathBuf>,
     /// Settings of a store to use instead of the embedded one.
     pub store: Option<PathBuf>,
+    /// Settings of a store for second copies.
+    pub copy_store: Option<PathBuf>,
     pub telemetry: TelemetryConfig,
 }
 
@@ -125,7 +128,13 @@ async fn assemble(
 
     let store_stop = CancellationToken::new();
     let store_task = tokio::spawn(serve_store(store.embedded, bound.store, store_stop.clone()));
-    let config = server_config(options, &folder, &secrets, &cluster, &api_url, store.config);
+    let mut config = server_config(options, &folder, &secrets, &cluster, &api_url, store.config);
+    let copy_store = options.copy_store.as_deref().map(std::path::absolute).transpose()?;
+    let (copies, copy_admin) = store::copies(copy_store.as_deref())?;
+    for store in copies.values() {
+        S3Store::connect(store.engine(copy_admin.clone())?).await?.ensure_buckets().await?;
+    }
+    config.copies = copies;
     let (endpoint, bucket) = (config.store.endpoint.clone(), config.store.bucket.clone());
     let region = config.store.region.clone();
     S3Store::connect(config.store.engine(Some(store.admin.clone()))?)
@@ -166,6 +175,7 @@ async fn assemble(
             password: secrets.other_tenant_password,
         },
         enrolment_token,
+        copy_store,
     };
     manifest.write(folder.path())?;
     Ok(Running {
@@ -310,11 +320,11 @@ fn config_of(
     ServerConfig {
         public_url: "http://localhost".to_owned(),
         listen: Listen::default(),
-        peers: std::collections::BTreeMap::new(),
+        peers: BTreeMap::new(),
         database: Database {
             url: Secret::new(url),
             owner_url: None,
-            passwords: std::collections::BTreeMap::new(),
+            passwords: BTreeMap::new(),
             max_connections: 16,
         },
         keys: Keys {
@@ -326,6 +336,7 @@ fn config_of(
             wrapper_file,
         },
         store,
+        copies: BTreeMap::new(),
         retention: Retention::default(),
         portal: None,
         telemetry: TelemetryConfig::default(),
@@ -339,7 +350,8 @@ pub fn config_of_state(state: &Path) -> anyhow::Result<ServerConfig> {
     let store = store::of_state(state)?;
     let wrapper_file = state.join("secrets").join("platform-wrapper.key");
     let config = config_of(&secrets, manifest.postgres_url, store, wrapper_file);
-    Ok(ServerConfig { public_url: manifest.api_url, ..config })
+    let copies = store::copies(manifest.copy_store.as_deref())?.0;
+    Ok(ServerConfig { public_url: manifest.api_url, copies, ..config })
 }
 
 /// A complete configuration that leads nowhere: to build the roles for their OpenAPI document. `folder` must

@@ -2,6 +2,7 @@
 //! one key for all of them.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -89,6 +90,18 @@ impl Prepared {
         let admin = Credentials { access_key: key.access_key, secret_key: key.secret_key };
         Ok(Self { config, admin, embedded: None })
     }
+}
+
+/// The name of the store for second copies.
+const SECOND: &str = "second";
+
+/// Stores for second copies by name, and their administrator.
+pub fn copies(
+    file: Option<&Path>,
+) -> anyhow::Result<(BTreeMap<String, config::Store>, Option<Credentials>)> {
+    let Some(file) = file else { return Ok((BTreeMap::new(), None)) };
+    let given = Prepared::given(file)?;
+    Ok((BTreeMap::from([(SECOND.to_owned(), given.config)]), Some(given.admin)))
 }
 
 /// The store of a state folder as `everhold store probe --state` needs it.

@@ -258,7 +258,7 @@ impl OpenPack {
     /// Authenticates and decodes frame `index` from its sealed bytes. The caller compares the id.
     pub fn frame(&self, index: u32, sealed: &[u8]) -> Result<Vec<u8>, PackError> {
         let mut decoder = Decoder::default();
-        match self.payload(&mut decoder, index, sealed)? {
+        match self.frame_into(&mut decoder, index, sealed)? {
             Codec::Raw => {
                 decoder.plain.drain(..FRAME_HEAD);
                 Ok(decoder.plain)
@@ -267,21 +267,9 @@ impl OpenPack {
         }
     }
 
-    /// [`Self::frame`] into the buffers of a thread that decodes many.
-    pub fn frame_with<'d>(
-        &self,
-        decoder: &'d mut Decoder,
-        index: u32,
-        sealed: &[u8],
-    ) -> Result<&'d [u8], PackError> {
-        match self.payload(decoder, index, sealed)? {
-            Codec::Raw => decoder.plain.get(FRAME_HEAD..).ok_or(PackError::Decode),
-            Codec::Zstd => Ok(&decoder.raw),
-        }
-    }
-
-    /// Raw content ends up in `plain` after its head, compressed content decompressed in `raw`.
-    fn payload(
+    /// [`Self::frame`] into the buffers of a thread that decodes many; [`Decoder::content`] gives it. Raw content ends
+    /// up in `plain` after its head, compressed content decompressed in `raw`.
+    pub(crate) fn frame_into(
         &self,
         decoder: &mut Decoder,
         index: u32,
@@ -317,6 +305,16 @@ pub struct Decoder {
     plain: Vec<u8>,
     raw: Vec<u8>,
     zstd: Decompressor,
+}
+
+impl Decoder {
+    /// The frame decoded last, which had this codec.
+    pub(crate) fn content(&self, codec: Codec) -> Result<&[u8], PackError> {
+        match codec {
+            Codec::Raw => self.plain.get(FRAME_HEAD..).ok_or(PackError::Decode),
+            Codec::Zstd => Ok(&self.raw),
+        }
+    }
 }
 
 fn same_frames(first: &Directory, second: &Directory) -> bool {

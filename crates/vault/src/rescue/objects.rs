@@ -1,6 +1,10 @@
 //! Objects by key, from wherever a copy of the bucket is.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use domain::{PackId, TenantId, VaultId};
@@ -52,11 +56,16 @@ pub struct ObjectPacks {
     objects: Arc<dyn Objects>,
     tenant: TenantId,
     vault: VaultId,
+    /// Packs whose version named by the manifest is not what it should be: one that was repaired has a newer.
+    repaired: Mutex<HashSet<PackId>>,
 }
 
 impl ObjectPacks {
-    pub const fn new(objects: Arc<dyn Objects>, tenant: TenantId, vault: VaultId) -> Self {
-        Self { objects, tenant, vault }
+    pub fn new(objects: Arc<dyn Objects>, tenant: TenantId, vault: VaultId) -> Self {
+        Self { objects, tenant, vault, repaired: Mutex::default() }
+    }
+    fn repaired(&self) -> std::sync::MutexGuard<'_, HashSet<PackId>> {
+        self.repaired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,6 +73,12 @@ impl PackSource for ObjectPacks {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         let kind = pack.kind.object();
         let key = layout::object_key(self.tenant, self.vault, kind, &pack.sha256, pack.id);
-        self.objects.read(&key, Some(&pack.version_id), range)
+        let named = (!self.repaired().contains(&pack.id)).then_some(pack.version_id.as_str());
+        self.objects.read(&key, named, range)
+    }
+
+    fn distrust(&self, pack: &PackRef) -> bool {
+        self.repaired().insert(pack.id);
+        true
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use super::{PackSource, ReadError};
 use crate::{
+    compress::Codec,
     id::{ChunkId, FrameKind, IdKeys, Sha256},
     index::ChunkIndex,
     keys::VaultKeys,
@@ -159,7 +160,10 @@ impl Frames {
     pub fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<bytes::Bytes, ReadError> {
         let wanted = range.end - range.start;
         let source = |source| ReadError::Source { pack: pack.sha256, source };
-        let bytes = self.source.read(pack, range).map_err(source)?;
+        let mut bytes = self.source.read(pack, range.clone()).map_err(source)?;
+        if bytes.len() as u64 != wanted && self.source.distrust(pack) {
+            bytes = self.source.read(pack, range).map_err(source)?;
+        }
         if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(damaged(pack, PackError::Short)) }
     }
 
@@ -169,6 +173,16 @@ impl Frames {
         if let Some(open) = number.and_then(|number| self.state().open.get(number)) {
             return Ok(open);
         }
+        let opened = match self.read_directory(pack) {
+            Err(ReadError::Pack { .. }) if self.source.distrust(pack) => self.read_directory(pack),
+            other => other,
+        };
+        let opened = Arc::new(opened?);
+        self.adopt(pack.sha256, &opened);
+        Ok(opened)
+    }
+
+    fn read_directory(&self, pack: &PackRef) -> Result<OpenPack, ReadError> {
         let read = |range| self.read(pack, range).map_err(Opening::Read);
         let opened = OpenPack::open(&self.keys, pack.kind, pack.length, read);
         let opened = opened.map_err(|error| match error {
@@ -178,8 +192,6 @@ impl Frames {
         if opened.directory.len() != pack.frames {
             return Err(damaged(pack, PackError::Directory));
         }
-        let opened = Arc::new(opened);
-        self.adopt(pack.sha256, &opened);
         Ok(opened)
     }
 
@@ -356,7 +368,8 @@ impl Frames {
         Ok(Arc::new(raw.to_vec()))
     }
 
-    /// [`Self::decode`] into the buffers of a thread that decodes many.
+    /// [`Self::decode`] into the buffers of a thread that decodes many. A frame that is wrong in `bytes` is read once
+    /// more by itself, if the source has another place for it.
     pub fn decode_with<'d>(
         &self,
         decoder: &'d mut Decoder,
@@ -365,17 +378,37 @@ impl Frames {
         bytes: &[u8],
         start: u64,
     ) -> Result<&'d [u8], ReadError> {
+        let codec = match self.decode_into(decoder, (pack, open), at, bytes, start) {
+            Err(_) if self.source.distrust(pack) => {
+                let range = open.range(at).map_err(|error| damaged(pack, error))?;
+                let again = self.read(pack, range.clone())?;
+                self.decode_into(decoder, (pack, open), at, &again, range.start)?
+            }
+            other => other?,
+        };
+        decoder.content(codec).map_err(|error| damaged(pack, error))
+    }
+
+    fn decode_into(
+        &self,
+        decoder: &mut Decoder,
+        (pack, open): (&PackRef, &OpenPack),
+        at: u32,
+        bytes: &[u8],
+        start: u64,
+    ) -> Result<Codec, ReadError> {
         let broken = |error| damaged(pack, error);
         let (info, range) = (open.info(at).map_err(broken)?, open.range(at).map_err(broken)?);
         let from = range.start.checked_sub(start).map(|from| from as usize);
         let to = range.end.checked_sub(start).map(|to| to as usize);
         let sealed = from.zip(to).and_then(|(from, to)| bytes.get(from..to));
         let sealed = sealed.ok_or(broken(PackError::Short))?;
-        let raw = open.frame_with(decoder, at, sealed).map_err(broken)?;
+        let codec = open.frame_into(decoder, at, sealed).map_err(broken)?;
+        let raw = decoder.content(codec).map_err(broken)?;
         if !self.ids.matches(info.kind, &info.id, raw) {
             return Err(ReadError::WrongId(info.id));
         }
-        Ok(raw)
+        Ok(codec)
     }
 }
 

@@ -29,6 +29,12 @@ use crate::{
 pub trait PackSource: Send + Sync {
     /// Exactly the bytes `range` of the object, or an error. The range lies within `pack.length`.
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError>;
+
+    /// What was read of the pack is not what it should be. True: there is another place to read it from, and from now
+    /// on it is; so it is worth being read once more.
+    fn distrust(&self, _pack: &PackRef) -> bool {
+        false
+    }
 }
 
 /// A pack could not be read.

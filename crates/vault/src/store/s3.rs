@@ -170,6 +170,27 @@ impl S3Store {
     /// Stores a small locked object with the ingest key, create-only where the store can. Answers
     /// its version id. `AlreadyExists` after a lost answer means that it was stored before.
     pub async fn put_locked(&self, key: &str, bytes: Bytes, until: Timestamp) -> Result<String> {
+        let create_only = self.inner.config.capabilities.create_only;
+        self.put_version(key, bytes, until, create_only).await
+    }
+
+    /// The same as a new version beside whatever has the name: a repair. Answers its version id.
+    pub async fn put_locked_anew(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        until: Timestamp,
+    ) -> Result<String> {
+        self.put_version(key, bytes, until, false).await
+    }
+
+    async fn put_version(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        until: Timestamp,
+        create_only: bool,
+    ) -> Result<String> {
         let md5 = STANDARD.encode(Md5::digest(&bytes));
         let sha256 = STANDARD.encode(Sha256::digest(&bytes));
         let pins = self.inner.config.capabilities;
@@ -184,7 +205,7 @@ impl S3Store {
             .object_lock_mode(ObjectLockMode::Compliance)
             .object_lock_retain_until_date(sdk_date(until))
             .body(ByteStream::from(bytes));
-        if pins.create_only {
+        if create_only {
             put = put.if_none_match("*");
         }
         if pins.checksum_sha256 {

@@ -133,7 +133,8 @@ fn proof(row: store::ProofRow) -> CondemnedProof {
     }
 }
 
-fn far() -> Timestamp {
+/// Later than any lock.
+pub(crate) fn far() -> Timestamp {
     Timestamp::from_unix_secs(253_402_300_000).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 

@@ -2,23 +2,25 @@
 
 pub mod http;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use api::{
     catalog::{ReadGrant, RequestRestoreGrants, RestoreGrants},
     problem::Code,
 };
 use authz::{Permit, actions::SnapshotRestore};
-use domain::{PackId, SnapshotId, WorkloadId};
+use domain::{PackId, SnapshotId, VaultId, WorkloadId};
 use pg::TenantTx;
 use runtime::Cx;
 use uuid::Uuid;
+use vault::store::S3Store;
 
 use crate::{
     collection::expiry_store,
     error::Error,
     objects,
     packs::store::PackRow,
+    replica,
     snapshots::{self, store},
     state::Catalog,
 };
@@ -55,9 +57,11 @@ pub async fn grant(
     if packs.len() != ids.len() {
         return Err(Error::not_found());
     }
+    let second =
+        seconds(app, &mut tx, VaultId::from_uuid(row.vault_id), &manifests, &packs).await?;
     let reply = RestoreGrants {
-        manifests: sign(app, cx, &manifests).await?,
-        packs: sign(app, cx, &packs).await?,
+        manifests: sign(app, cx, &manifests, second.as_ref()).await?,
+        packs: sign(app, cx, &packs, second.as_ref()).await?,
     };
     // From here on it does not expire under whoever restores, verifies or mounts it.
     if !expiry_store::set_in_use(&mut tx, id, cx.now() + LIFE + READING).await? {
@@ -71,13 +75,53 @@ pub async fn grant(
     Ok(reply)
 }
 
-async fn sign(app: &Catalog, cx: &Cx, rows: &[PackRow]) -> Result<Vec<ReadGrant>, Error> {
+/// Versions by pack at the vault's second store.
+type Seconds = (S3Store, HashMap<Uuid, String>);
+
+/// Where the vault's second copy has these. A copy that is configured wrongly is no reason to refuse the first.
+async fn seconds(
+    app: &Catalog,
+    tx: &mut TenantTx,
+    vault: VaultId,
+    manifests: &[PackRow],
+    packs: &[PackRow],
+) -> Result<Option<Seconds>, Error> {
+    let second = match replica::find(app, tx, vault).await {
+        Ok(Some(second)) => second,
+        Ok(None) => return Ok(None),
+        Err(error @ Error::Database(_)) => return Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "a second copy cannot be granted");
+            return Ok(None);
+        }
+    };
+    let ids: Vec<Uuid> = manifests.iter().chain(packs).map(|row| row.id).collect();
+    let copies = replica::store::find_copies(tx, &ids).await?;
+    let versions = copies.into_iter().map(|copy| (copy.pack_id, copy.version_id)).collect();
+    Ok(Some((second.store, versions)))
+}
+
+async fn sign(
+    app: &Catalog,
+    cx: &Cx,
+    rows: &[PackRow],
+    second: Option<&Seconds>,
+) -> Result<Vec<ReadGrant>, Error> {
     let mut grants = Vec::with_capacity(rows.len());
     for row in rows {
         let version =
             row.version_id.as_deref().ok_or_else(|| Error::refused(Code::PackUnusable))?;
         let get = app.store.presign_get(&row.object_key, version, LIFE).await?;
-        grants.push(ReadGrant { pack: row.facts(), get: objects::presigned(get, cx.now() + LIFE) });
+        let there = second.and_then(|(store, known)| Some((store, known.get(&row.id)?)));
+        let second = match there {
+            Some((store, version)) => {
+                let get = store.presign_get(&row.object_key, version, LIFE).await?;
+                Some(objects::presigned(get, cx.now() + LIFE))
+            }
+            None => None,
+        };
+        let get = objects::presigned(get, cx.now() + LIFE);
+        grants.push(ReadGrant { pack: row.facts(), get, second });
     }
     Ok(grants)
 }

@@ -16,10 +16,10 @@ use uuid::Uuid;
 use vault::{
     id::Sha256,
     scrub::{Candidate, Sample, choose, miss_chance, packs_of},
-    store::StoreError,
+    store::{S3Store, StoreError},
 };
 
-use crate::{collection, error::Error, packs::store::PackRow, state::Catalog};
+use crate::{collection, error::Error, packs::store::PackRow, replica, state::Catalog};
 
 /// Packs in memory at once.
 const AT_ONCE: usize = 4;
@@ -36,6 +36,23 @@ pub enum What {
     WrongHash,
     /// It could not be read; it may be sound.
     Unreadable,
+}
+
+/// Which copy of the vault is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Where {
+    First,
+    Second,
+}
+
+impl Where {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+        }
+    }
 }
 
 /// One bad object.
@@ -63,6 +80,7 @@ pub struct Confidence {
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub vault_id: VaultId,
+    pub at: Where,
     pub seed: u64,
     pub begun_at: Timestamp,
     pub duration_ms: u64,
@@ -93,10 +111,32 @@ pub async fn scrub(
     sample: Sample,
     seed: u64,
 ) -> Result<Report, Error> {
+    scrub_at(app, tenant, vault, Where::First, sample, seed).await
+}
+
+/// [`scrub`] of either copy of the vault.
+///
+/// # Errors
+/// `not_found` for a second copy of a vault that has none; the database's.
+pub async fn scrub_at(
+    app: &Catalog,
+    tenant: TenantId,
+    vault: VaultId,
+    at: Where,
+    sample: Sample,
+    seed: u64,
+) -> Result<Report, Error> {
     let begun = app.clock.now();
     let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
-    let rows = store::list_scrubbable(&mut tx, vault).await?;
-    drop(tx);
+    let (place, rows) = match at {
+        Where::First => (app.store.clone(), store::list_scrubbable(&mut tx, vault).await?),
+        Where::Second => {
+            let second = replica::find(app, &mut tx, vault).await?.ok_or_else(Error::not_found)?;
+            (second.store, replica::store::list_copied(&mut tx, vault).await?)
+        }
+    };
+    tx.rollback().await?;
+    let place = &place;
     let candidates: Vec<Candidate> =
         rows.iter().map(|row| Candidate { id: row.id(), length: row.length() }).collect();
     let chosen: std::collections::BTreeSet<PackId> =
@@ -104,7 +144,7 @@ pub async fn scrub(
     let (mut bytes_read, mut bad) = (0_u64, Vec::new());
     let wanted = rows.iter().filter(|row| chosen.contains(&row.id()));
     let mut looks = futures::stream::iter(wanted)
-        .map(|row| async move { (row, look(app, row).await) })
+        .map(|row| async move { (row, look(place, row).await) })
         .buffer_unordered(AT_ONCE);
     while let Some((row, seen)) = looks.next().await {
         match seen {
@@ -115,6 +155,7 @@ pub async fn scrub(
     drop(looks);
     let mut report = Report {
         vault_id: vault,
+        at,
         seed,
         begun_at: begun,
         duration_ms: 0,
@@ -166,6 +207,7 @@ async fn conclude(
         &report.vault_id,
     );
     let event = event
+        .detail("at", report.at.as_str())
         .detail("packs", report.packs)
         .detail("packs_read", report.packs_read)
         .detail("bytes_read", report.bytes_read)
@@ -194,9 +236,9 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 /// The object by its version, against its hash.
-async fn look(app: &Catalog, row: &PackRow) -> Result<(), (What, String)> {
+async fn look(place: &S3Store, row: &PackRow) -> Result<(), (What, String)> {
     let version = row.version_id.as_deref().unwrap_or_default();
-    match app.store.get(&row.object_key, version).await {
+    match place.get(&row.object_key, version).await {
         Ok(bytes) if Sha256::of(&bytes).0[..] == row.sha256[..] => Ok(()),
         Ok(bytes) => {
             let detail =
@@ -239,7 +281,7 @@ pub async fn declare(
             declared.push(Declared { pack_id, lost: None, detail });
             continue;
         };
-        declared.push(match look(app, row).await {
+        declared.push(match look(&app.store, row).await {
             Ok(()) => Declared { pack_id, lost: None, detail: "it is sound".to_owned() },
             Err((What::Unreadable, detail)) => Declared { pack_id, lost: None, detail },
             Err((what, detail)) => {

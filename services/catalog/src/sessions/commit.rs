@@ -31,7 +31,7 @@ use super::{
 use crate::{
     error::Error,
     packs::{self, state::may_be_referenced, store::PackRow},
-    snapshots,
+    replica, snapshots,
     state::Catalog,
     vaults,
 };
@@ -222,12 +222,20 @@ async fn derive(
         // Also what a pack of another vault or tenant looks like from here.
         return Err(rejected("the manifest names a pack this vault does not have"));
     }
+    let other = |row: &PackRow| {
+        let named = needs.packs.0.get(&row.id())?.version_id.as_str();
+        (Some(named) != row.version_id.as_deref()).then_some((row.id(), named))
+    };
+    // A pack that was repaired since its manifest was written has another version: the one named was its.
+    let others: Vec<_> = rows.iter().filter_map(other).collect();
+    let former = replica::repair::former(&mut tx, &others).await?;
     for row in &rows {
         let named = needs.packs.0.get(&row.id()).ok_or_else(gone)?;
         let same = named.sha256.0[..] == row.sha256[..]
             && named.length == row.length()
             && named.kind.as_str() == row.kind
-            && Some(named.version_id.as_str()) == row.version_id.as_deref();
+            && (Some(named.version_id.as_str()) == row.version_id.as_deref()
+                || former.contains(&row.id()));
         match row.state() {
             PackState::Allocated => return Err(Error::refused(Code::PackNotConfirmed)),
             state if !may_be_referenced(state) => return Err(gone()),

@@ -169,13 +169,7 @@ fn wanted(
     rows: &[CandidateRow],
     now: Timestamp,
 ) -> Vec<(i64, SnapshotId, Timestamp)> {
-    let horizon = now + AHEAD;
-    let date = |kept: &Kept<SnapshotId>| match kept.until {
-        Until::At(end) => end.min(horizon),
-        Until::Open => horizon,
-    };
-    let staying: BTreeMap<SnapshotId, Timestamp> =
-        plan.staying().map(|kept| (kept.id, date(kept))).collect();
+    let staying = staying(plan, now);
     let wants = |row: &CandidateRow| {
         let id = SnapshotId::from_uuid(row.id);
         let locked = Timestamp::from(row.locked_until);
@@ -183,6 +177,16 @@ fn wanted(
         (locked < now + DUE && locked < until).then_some((row.seq, id, until))
     };
     rows.iter().filter_map(wants).collect()
+}
+
+/// Until when what stays is to be locked: as far as the plan says, and not further ahead than [`AHEAD`]. Pure.
+pub fn staying(plan: &Plan<SnapshotId>, now: Timestamp) -> BTreeMap<SnapshotId, Timestamp> {
+    let horizon = now + AHEAD;
+    let date = |kept: &Kept<SnapshotId>| match kept.until {
+        Until::At(end) => end.min(horizon),
+        Until::Open => horizon,
+    };
+    plan.staying().map(|kept| (kept.id, date(kept))).collect()
 }
 
 /// How one extension went.

@@ -63,7 +63,8 @@ async fn put(app: &Catalog, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
     Ok(app.store.put_key_object(key, Bytes::from(bytes)).await?)
 }
 
-fn wrap_key(tenant: TenantId, id: VaultId, row: &store::WrapRow) -> Result<String, Error> {
+/// Name of a wrap in a key store.
+pub fn wrap_key(tenant: TenantId, id: VaultId, row: &store::WrapRow) -> Result<String, Error> {
     let damaged = || Error::broken("a stored wrap names no recipient", row.recipient_id.clone());
     let kind = RecipientKind::parse(&row.recipient_kind).ok_or_else(damaged)?;
     let recipient = match kind {

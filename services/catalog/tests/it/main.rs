@@ -9,6 +9,7 @@ mod letting_go;
 mod packs;
 mod race;
 mod rebuild;
+mod replica;
 mod sessions;
 mod steward;
 mod support;

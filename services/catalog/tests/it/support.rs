@@ -52,7 +52,10 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 type Enrolled = Arc<Mutex<HashMap<AgentId, VerifiedAgent>>>;
 
 /// What comes out of building the role.
-type Parts = (Arc<Catalog>, S3Store, DevStore, StoreConfig);
+type Parts = (Arc<Catalog>, S3Store, Stores);
+
+/// The vault's store and the one for second copies, each with its configuration.
+type Stores = [(DevStore, StoreConfig); 2];
 
 /// A catalog with a store, in test time.
 pub struct World {
@@ -62,6 +65,10 @@ pub struct World {
     pub store: S3Store,
     pub devstore: DevStore,
     pub store_config: StoreConfig,
+    /// The store for second copies, with every key.
+    pub second: S3Store,
+    pub second_devstore: DevStore,
+    pub second_config: StoreConfig,
     enrolled: Enrolled,
     _dir: tempfile::TempDir,
 }
@@ -82,12 +89,14 @@ pub async fn world_under(retention: RetentionRule) -> World {
             move |_| auth(known)
         })
         .role_async(RoleName::Catalog, async move |platform: Platform| {
-            let (devstore, config) = start_store(&path, &platform).await;
+            let (devstore, config) = start_store(path.join("store"), &platform).await;
             let store = S3Store::connect(config.clone()).await.expect("store");
             store.ensure_buckets().await.expect("buckets");
-            let store_config = config.clone();
+            let second = start_store(path.join("second"), &platform).await;
+            let stores = [(devstore, config.clone()), second.clone()];
             let config = CatalogConfig {
                 store: config,
+                copies: copies(&second.1),
                 key_wrapper_file: path.join("wrapper"),
                 roster_key_seed: Zeroizing::new([11; 32]),
                 receipt_key_seed: Zeroizing::new([12; 32]),
@@ -95,17 +104,45 @@ pub async fn world_under(retention: RetentionRule) -> World {
             };
             let catalog = Arc::new(Catalog::new(platform, config).await.expect("catalog"));
             let role = catalog::role_of(&catalog);
-            assert!(out.set((catalog, store, devstore, store_config)).is_ok());
+            assert!(out.set((catalog, store, stores)).is_ok());
             role
         })
         .start()
         .await
         .expect("app");
-    let (catalog, store, devstore, store_config) = made.get().cloned().expect("built");
-    World { app, catalog, store, devstore, store_config, enrolled, _dir: dir }
+    let (catalog, store, stores) = made.get().cloned().expect("built");
+    let [(devstore, store_config), (second_devstore, second_config)] = stores;
+    let second = S3Store::connect(second_config.clone()).await.expect("store");
+    second.ensure_buckets().await.expect("buckets");
+    World {
+        app,
+        catalog,
+        store,
+        devstore,
+        store_config,
+        second,
+        second_devstore,
+        second_config,
+        enrolled,
+        _dir: dir,
+    }
 }
 
-async fn start_store(dir: &std::path::Path, platform: &Platform) -> (DevStore, StoreConfig) {
+/// As a configuration would name it: the good place, and one whose bucket has no Object Lock.
+fn copies(config: &StoreConfig) -> BTreeMap<String, StoreConfig> {
+    let admin = config.admin.clone().expect("admin");
+    let open = StoreConfig {
+        bucket: "keys".into(),
+        ingest: admin.clone(),
+        restore: admin.clone(),
+        steward: admin.clone(),
+        reaper: admin,
+        ..config.clone()
+    };
+    BTreeMap::from([("second".into(), config.clone()), ("unlocked".into(), open)])
+}
+
+async fn start_store(dir: std::path::PathBuf, platform: &Platform) -> (DevStore, StoreConfig) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
     let address = listener.local_addr().expect("address");
     let secret =
@@ -124,7 +161,7 @@ async fn start_store(dir: &std::path::Path, platform: &Platform) -> (DevStore, S
         key("reaper", Policy::Reaper, "vaults"),
         key("keeper", Policy::KeyKeeper, "keys"),
     ];
-    let config = Config { dir: dir.join("store"), keys, clock: platform.clock.clone() };
+    let config = Config { dir, keys, clock: platform.clock.clone() };
     let devstore = DevStore::open(config).expect("store opens");
     let serving = devstore.clone();
     tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
@@ -238,6 +275,7 @@ impl World {
     pub fn advance(&self, by: Duration) {
         self.app.advance(by);
         self.devstore.confirm_clock();
+        self.second_devstore.confirm_clock();
     }
 
     pub fn platform(&self) -> &Platform {
@@ -383,6 +421,7 @@ impl World {
             StoreConfig { steward: self.store_config.restore.clone(), ..self.store_config.clone() };
         let config = CatalogConfig {
             store,
+            copies: copies(&self.second_config),
             key_wrapper_file: self._dir.path().join("wrapper"),
             roster_key_seed: Zeroizing::new([11; 32]),
             receipt_key_seed: Zeroizing::new([12; 32]),
@@ -415,6 +454,24 @@ impl World {
     pub async fn count(&self, sql: &'static str) -> i64 {
         let mut connection = self.app.database().superuser().await.expect("superuser");
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("figure")
+    }
+
+    /// Flips a bit of what a store holds of these bytes, behind its back. `store`: its folder, `store` or `second`.
+    pub fn spoil(&self, store: &str, bytes: &Bytes) {
+        let blobs = self._dir.path().join(store).join("blobs");
+        let mut spoiled = 0;
+        for shard in std::fs::read_dir(blobs).expect("blobs") {
+            for blob in std::fs::read_dir(shard.expect("shard").path()).expect("shard") {
+                let path = blob.expect("blob").path();
+                if std::fs::read(&path).expect("blob") == bytes[..] {
+                    let mut wrong = bytes.to_vec();
+                    wrong[0] ^= 1;
+                    std::fs::write(&path, wrong).expect("spoiled");
+                    spoiled += 1;
+                }
+            }
+        }
+        assert_eq!(spoiled, 1, "one blob holds it");
     }
 
     pub async fn execute(&self, sql: &'static str) {

@@ -65,6 +65,7 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
         (get.clone(), "vaults/{vault_id}/keys", Value::Null),
         (get.clone(), "vaults/{vault_id}/retained-packs", Value::Null),
         (get.clone(), "vaults/{vault_id}/repack-candidates", Value::Null),
+        (get.clone(), "vaults/{vault_id}/replica", Value::Null),
         (get.clone(), "platform-keys", Value::Null),
         (get.clone(), "workloads", Value::Null),
         (get.clone(), "workloads/{workload_id}", Value::Null),
@@ -251,7 +252,11 @@ async fn every_table_is_under_forced_row_security_and_shows_nothing_without_a_te
              INSERT INTO catalog.forgets (tenant_id, snapshot_id, record, object_key, lock_until)
                  SELECT tenant_id, id, '', id::text, now() FROM catalog.snapshots;
              INSERT INTO catalog.lock_alarms (tenant_id, id, vault_id, object_key, version_id, kind, detail, wanted, raised_at)
-                 SELECT tenant_id, id, id, 'k', 'v', 'refused', '', now(), now() FROM catalog.vaults",
+                 SELECT tenant_id, id, id, 'k', 'v', 'refused', '', now(), now() FROM catalog.vaults;
+             INSERT INTO catalog.replicas (tenant_id, vault_id, store, endpoint, bucket, lock_days, created_at)
+                 SELECT tenant_id, id, 's', 'e', 'b', 1, now() FROM catalog.vaults;
+             INSERT INTO catalog.replica_objects (tenant_id, object_key, vault_id, snapshot_id, version_id, lock_until, copied_at)
+                 SELECT tenant_id, id::text, vault_id, id, 'v', now(), now() FROM catalog.snapshots",
         )
         .await;
     assert_eq!(
