@@ -76,7 +76,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
     let started = std::time::Instant::now();
     let selection = selection(&args)?;
     let snapshot = open::find(&member, &args.snapshot).await?;
-    let pace = args.limit_download.map(|rate| Arc::new(Pace::new(rate)));
+    let pace = Pace::shared(args.limit_download);
     let second = SecondCopy::when(Caching::Use);
     let reader = open::reader_at(&member, &snapshot, Caching::Use, pace, second.clone()).await?;
     let unreadable = if args.zero_damaged { Unreadable::Zero } else { Unreadable::Skip };

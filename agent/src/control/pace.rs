@@ -7,7 +7,7 @@
 use std::{
     num::NonZeroU64,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -72,6 +72,11 @@ pub struct Pace {
 impl Pace {
     pub const fn new(rate: Rate) -> Self {
         Self { rate, paid: Mutex::new(None) }
+    }
+
+    /// One bucket for everything held to this limit, if there is one.
+    pub fn shared(limit: Option<Rate>) -> Option<Arc<Self>> {
+        limit.map(|rate| Arc::new(Self::new(rate)))
     }
 
     /// Takes `bytes` and waits until they are paid for. Call it as bytes pass, in pieces, not for a whole

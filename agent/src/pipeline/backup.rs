@@ -246,7 +246,7 @@ async fn attempt(
     let spool = spool.with_md5(session.content_md5);
     let lane = Lane {
         control: member.control.clone(),
-        transfer: Transfer::new()?.with_upload_limit(pace(plan.limits.upload)),
+        transfer: Transfer::new()?.with_upload_limit(Pace::shared(plan.limits.upload)),
         session: session.id,
         fence: session.fence,
         cache: Cache::at(&member.home.cache()),
@@ -297,10 +297,6 @@ async fn attempt(
         locked_until: reply.snapshot.locked_until,
         warnings,
     })
-}
-
-fn pace(limit: Option<Rate>) -> Option<Arc<Pace>> {
-    limit.map(|rate| Arc::new(Pace::new(rate)))
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -456,7 +452,7 @@ impl Seat {
             watch.cancel,
             world.clock.clone(),
         );
-        feeder.pace = pace(plan.limits.read);
+        feeder.pace = Pace::shared(plan.limits.read);
         feeder.exceptions = Telling::to(&home.join(EXCEPTIONS));
         feeder.left_out = Telling::to(&home.join(LEFT_OUT));
         feeder.salvage = Salvage::of(&member.vault, adopted, &Cache::at(&member.home.cache()));

@@ -307,11 +307,13 @@ impl GrantSource {
             return self.fetch(pack, range);
         }
         let mut whole = self.fetch(pack, 0..pack.length)?;
-        if Sha256::of(&whole) != pack.sha256 && self.distrust(pack) {
-            whole = self.fetch(pack, 0..pack.length)?;
-        }
         if Sha256::of(&whole) != pack.sha256 {
-            return Err(FetchError::WrongHash);
+            if self.distrust(pack) {
+                whole = self.fetch(pack, 0..pack.length)?;
+            }
+            if Sha256::of(&whole) != pack.sha256 {
+                return Err(FetchError::WrongHash);
+            }
         }
         match cache.keep(&pack.sha256, &whole) {
             Ok(()) => drop(sound.insert(pack.sha256)),

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use rustix::{
     fs::{
         AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-        fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, setxattr, utimensat,
+        fchmod, fchown, fremovexattr, fsetxattr, fstat, fstatvfs, futimens, setxattr, utimensat,
     },
     io::Errno,
 };
@@ -33,6 +33,10 @@ pub struct Attributes {
     pub xattrs: Xattrs,
 }
 
+/// The time of what is not finished: the next restore, which knows a finished entry by its time, takes it up again
+/// whatever it is to overwrite. One nanosecond past the beginning: the beginning itself is what some tools give to all.
+pub const UNFINISHED: Moment = Moment { secs: 0, nanos: 1 };
+
 /// Words for everything that could not be put back; empty when all is well.
 pub type Shortfalls = Vec<String>;
 
@@ -46,7 +50,8 @@ pub enum Inherited {
 
 /// Of an open file or folder.
 pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherited) -> Shortfalls {
-    let (mut short, mut passing) = (Vec::new(), false);
+    let mut short = Vec::new();
+    let mut finished = true;
     let now = fstat(handle).ok();
     // A restore sets what is right already in most of its files: asking is cheaper than setting.
     let owned = now.is_some_and(|now| (now.st_uid, now.st_gid) == (wanted.uid, wanted.gid))
@@ -61,19 +66,14 @@ pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherit
     }
     if inherited == Inherited::Perhaps || now.is_none_or(|now| now.st_mode & 0o7777 != mode) {
         let set = point(MODE).and_then(|()| fchmod(handle, Mode::from_raw_mode(mode)));
-        passing |= note(&mut short, "mode", set);
+        finished &= mode_is_settled(set, &mut short);
     }
     for (name, value) in &wanted.xattrs {
         let set = point(ATTRIBUTE)
             .and_then(|()| fsetxattr(handle, name.as_slice(), value, XattrFlags::empty()));
-        passing |= note_attribute(&mut short, name, set);
+        finished &= attribute_is_settled(set, name, handle, &mut short);
     }
-    let mut mtime = wanted.mtime;
-    if passing {
-        // By its time the next restore knows a finished entry, whatever it is to overwrite.
-        mtime = Moment { secs: 0, nanos: 0 };
-        short.push("modification time: 1970, so that the same restore again takes this up".into());
-    }
+    let mtime = last_time(wanted, finished, &mut short);
     let set = point(TIME).and_then(|()| futimens(handle, &times(mtime)));
     note(&mut short, "modification time", set);
     short
@@ -82,6 +82,7 @@ pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherit
 /// Of a link, FIFO, socket or device, pinned by an `O_PATH` handle.
 pub fn to_pinned(pinned: BorrowedFd<'_>, kind: Kind, wanted: &Attributes) -> Shortfalls {
     let mut short = Vec::new();
+    let mut finished = true;
     let this = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     let give = |uid, gid| point(OWNER).and_then(|()| chownat(pinned, "", uid, gid, this));
     let owned = owner(wanted, give, &mut short);
@@ -91,14 +92,15 @@ pub fn to_pinned(pinned: BorrowedFd<'_>, kind: Kind, wanted: &Attributes) -> Sho
         let mode = Mode::from_raw_mode(safe_mode(wanted.mode, owned, &mut short));
         let set = point(MODE)
             .and_then(|()| chmodat(rustix::fs::CWD, path.as_str(), mode, AtFlags::empty()));
-        note(&mut short, "mode", set);
+        finished &= mode_is_settled(set, &mut short);
     }
     for (key, value) in &wanted.xattrs {
         let set = point(ATTRIBUTE)
             .and_then(|()| setxattr(path.as_str(), key.as_slice(), value, XattrFlags::empty()));
-        note_attribute(&mut short, key, set);
+        finished &= attribute_is_settled(set, key, pinned, &mut short);
     }
-    let set = point(TIME).and_then(|()| utimensat(pinned, "", &times(wanted.mtime), this));
+    let mtime = last_time(wanted, finished, &mut short);
+    let set = point(TIME).and_then(|()| utimensat(pinned, "", &times(mtime), this));
     note(&mut short, "modification time", set);
     short
 }
@@ -154,7 +156,8 @@ fn clear_inherited(handle: BorrowedFd<'_>, wanted: &Xattrs) {
     }
 }
 
-fn times(mtime: Moment) -> Timestamps {
+/// As the system takes it; the access time stays as it is.
+pub fn times(mtime: Moment) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec {
@@ -164,13 +167,101 @@ fn times(mtime: Moment) -> Timestamps {
     }
 }
 
-/// True: another time it may succeed.
-fn note(short: &mut Shortfalls, what: &str, done: Result<(), Errno>) -> bool {
-    let Err(errno) = done else { return false };
-    short.push(format!("{what}: {}", std::io::Error::from(errno)));
-    matches!(errno, Errno::IO | Errno::NOSPC | Errno::DQUOT | Errno::NOMEM)
+fn last_time(wanted: &Attributes, finished: bool, short: &mut Shortfalls) -> Moment {
+    if finished {
+        return wanted.mtime;
+    }
+    short.push("modification time: 1970, so that the same restore again takes this up".into());
+    UNFINISHED
 }
 
-fn note_attribute(short: &mut Shortfalls, name: &[u8], done: Result<(), Errno>) -> bool {
-    note(short, &format!("attribute {}", String::from_utf8_lossy(name)), done)
+fn note(short: &mut Shortfalls, what: &str, done: Result<(), Errno>) {
+    if let Err(errno) = done {
+        short.push(format!("{what}: {}", std::io::Error::from(errno)));
+    }
+}
+
+/// Whether trying once more would change nothing: it is set, or it never can be.
+fn mode_is_settled(done: Result<(), Errno>, short: &mut Shortfalls) -> bool {
+    note(short, "mode", done);
+    !matches!(done, Err(Errno::IO | Errno::NOMEM | Errno::DQUOT | Errno::NOSPC))
+}
+
+/// As for the mode, but no space may mean for ever: that its file has no room for one more.
+fn attribute_is_settled(
+    done: Result<(), Errno>,
+    name: &[u8],
+    handle: BorrowedFd<'_>,
+    short: &mut Shortfalls,
+) -> bool {
+    note(short, &format!("attribute {}", String::from_utf8_lossy(name)), done);
+    match done {
+        Err(Errno::IO | Errno::NOMEM | Errno::DQUOT) => false,
+        Err(Errno::NOSPC) => has_space(handle),
+        _ => true,
+    }
+}
+
+/// Whether its file system has 1 MiB left; those without a limit say that they have no blocks at all.
+fn has_space(handle: BorrowedFd<'_>) -> bool {
+    fstatvfs(handle).is_ok_and(|space| {
+        space.f_blocks == 0 || space.f_bavail.saturating_mul(space.f_frsize) >= 1 << 20
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn wanted(xattrs: Xattrs) -> Attributes {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let mtime = Moment { secs: 1_000_000_000, nanos: 5 };
+        Attributes { mode: 0o640, uid: uid.as_raw(), gid: gid.as_raw(), mtime, xattrs }
+    }
+
+    fn time_of(path: &std::path::Path) -> (i64, i64) {
+        let now = std::fs::symlink_metadata(path).expect("stat");
+        (now.mtime(), now.mtime_nsec())
+    }
+
+    #[test]
+    fn what_never_fits_leaves_a_finished_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("file");
+        let file = std::fs::File::create(&path).expect("file");
+        // The most the kernel takes; ext4 has room for less than 4096 bytes.
+        let wanted = wanted(vec![(b"user.large".to_vec(), vec![1; 65_536])]);
+        let short = to_handle(file.as_fd(), &wanted, Inherited::Nothing);
+        assert_eq!(time_of(&path), (1_000_000_000, 5), "{short:?}");
+        assert!(short.iter().all(|words| words.starts_with("attribute user.large: ")), "{short:?}");
+    }
+
+    #[test]
+    fn what_may_succeed_another_time_leaves_an_unfinished_one() {
+        let dir = tempfile::tempdir().expect("dir");
+        let handle = std::fs::File::open(dir.path()).expect("dir");
+        let mut short = Vec::new();
+        for errno in [Errno::IO, Errno::NOMEM, Errno::DQUOT] {
+            assert!(!mode_is_settled(Err(errno), &mut short));
+            assert!(!attribute_is_settled(Err(errno), b"user.a", handle.as_fd(), &mut short));
+        }
+        assert!(!mode_is_settled(Err(Errno::NOSPC), &mut short));
+        for errno in [Errno::PERM, Errno::NOTSUP, Errno::TOOBIG, Errno::ROFS] {
+            assert!(mode_is_settled(Err(errno), &mut short));
+            assert!(attribute_is_settled(Err(errno), b"user.a", handle.as_fd(), &mut short));
+        }
+        assert_eq!(short.len(), 15);
+        assert_eq!(last_time(&wanted(vec![]), false, &mut short), UNFINISHED);
+    }
+
+    #[test]
+    fn room_is_seen_and_no_limit_is_room() {
+        let dir = tempfile::tempdir().expect("dir");
+        let handle = std::fs::File::open(dir.path()).expect("dir");
+        assert!(has_space(handle.as_fd()), "a test that runs has a mebibyte");
+        // /proc has no blocks and no limit.
+        assert!(has_space(std::fs::File::open("/proc").expect("proc").as_fd()));
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, Timespec, Timestamps, fallocate, fchmod, fstat, ftruncate, futimens},
+    fs::{FallocateFlags, fallocate, fchmod, fstat, ftruncate, futimens},
     io::Errno,
 };
 use vault::{
@@ -341,7 +341,7 @@ impl<'a> Crew<'a> {
             if existing {
                 let handle = seat.folder.open_file(&temporary, Access::Write)?;
                 point("restore: time")?;
-                futimens(&handle, &BEGINNING_OF_TIME)?;
+                futimens(&handle, &apply::times(apply::UNFINISHED))?;
                 return seat.folder.rename(&temporary, name, Replace::Never);
             }
             seat.folder.remove(&temporary)
@@ -377,11 +377,6 @@ impl<'a> Crew<'a> {
         }
     }
 }
-
-const BEGINNING_OF_TIME: Timestamps = Timestamps {
-    last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-    last_modification: Timespec { tv_sec: 0, tv_nsec: 1 },
-};
 
 /// The base itself and not what has its name by now.
 pub fn open_base(seat: &Seat, base: &Base, access: Access) -> Result<File, Refused> {

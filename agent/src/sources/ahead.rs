@@ -109,6 +109,9 @@ impl Outbox {
 
     /// Sends what there is; waits while the visitor is behind.
     pub fn flush(&mut self) {
+        if self.gone || self.batch.is_empty() {
+            return;
+        }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
         (self.folders, self.newest) = (0, None);
         if !self.signs.skipping.load(Ordering::Relaxed) {

@@ -43,7 +43,10 @@ use vault::{
 
 use crate::world::World;
 
-/// A folder described for comparison: path below it → kind, mode, time, content.
+/// An attribute that one file has where the file system knows such.
+const NOTE: &str = "user.note";
+
+/// A folder described for comparison: path below it → kind, mode, that attribute, time, content.
 pub type Described = BTreeMap<PathBuf, String>;
 
 pub struct Machine {
@@ -188,6 +191,8 @@ impl Machine {
         std::os::unix::fs::FileExt::write_all_at(&sparse, b"in the middle", 1 << 20)
             .expect("write");
         fs::set_permissions(at("etc/deep"), fs::Permissions::from_mode(0o710)).expect("mode");
+        let flags = rustix::fs::XattrFlags::empty();
+        let _ = rustix::fs::setxattr(at("etc/file-2"), NOTE, b" noted", flags);
     }
 
     /// Some files change, one comes, one goes.
@@ -407,7 +412,12 @@ pub fn describe(folder: &Path) -> Described {
     let mut pending = vec![folder.to_owned()];
     while let Some(path) = pending.pop() {
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-        let mut text = format!("{:o} {}.{:09}", meta.mode(), meta.mtime(), meta.mtime_nsec());
+        let mut note = [0; 64];
+        let note = match rustix::fs::lgetxattr(&path, NOTE, &mut note) {
+            Ok(length) => String::from_utf8_lossy(&note[..length]).into_owned(),
+            Err(_) => String::new(),
+        };
+        let mut text = format!("{:o}{note} {}.{:09}", meta.mode(), meta.mtime(), meta.mtime_nsec());
         if meta.is_file() {
             let hash = vault::id::Sha256::of(&fs::read(&path).unwrap_or_default());
             text.push_str(&format!(" {} bytes, {} names, {hash}", meta.len(), meta.nlink()));

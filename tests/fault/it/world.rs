@@ -125,6 +125,7 @@ async fn listener() -> TcpListener {
 fn break_disks(plan: Arc<Plan>) {
     const EIO: i32 = 5;
     const ENOSPC: i32 = 28;
+    const EDQUOT: i32 = 122;
     faults::watch(Arc::new(move |name| {
         match plan.ask(&Op { seam: Seam::Disk, name: name.to_owned() }) {
             Verdict::Pass => OnDisk::Pass,
@@ -134,6 +135,8 @@ fn break_disks(plan: Arc<Plan>) {
                 plan.kill(Seam::Disk);
                 OnDisk::Tear
             }
+            // No space for an attribute, on a disk with space, is nothing that passes.
+            Verdict::Do(Fault::FailForever) if name == "restore: attribute" => OnDisk::Fail(EDQUOT),
             Verdict::Do(Fault::FailForever) => OnDisk::Fail(ENOSPC),
             Verdict::Dead | Verdict::Do(_) => OnDisk::Fail(EIO),
         }
