@@ -10,6 +10,7 @@ pub mod error;
 pub mod freezes;
 mod objects;
 pub mod packs;
+mod place;
 pub mod rebuild;
 pub mod replica;
 mod restores;

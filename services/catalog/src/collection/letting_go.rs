@@ -13,13 +13,13 @@ use domain::{
     retention::{self, Candidate, Fate, Guard, Plan, Quality, Slot},
 };
 use pg::{AuditEvent, OperationalReason, SystemReason, SystemTx, TenantTx};
-use vault::{id::Sha256, layout, receipt::ForgetRecord, store::StoreError};
+use vault::{id::Sha256, layout, receipt::ForgetRecord};
 
 use super::{
     CollectError, begin,
     expiry_store::{self as sql, CandidateRow, ForgetRow, WithExpired},
 };
-use crate::{error::Error, packs::locks, round::Round, state::Catalog};
+use crate::{error::Error, packs::locks, place, round::Round, state::Catalog};
 
 /// How long a soft expiry can be taken back.
 pub const UNDO: Duration = Duration::from_secs(14 * 86_400);
@@ -262,22 +262,11 @@ async fn write(app: &Catalog, tenant: TenantId, snapshot: SnapshotId) -> Result<
     let found = sql::find_unstored_forget(&mut tx, snapshot).await?;
     drop(tx);
     let Some(row) = found else { return Ok(()) };
-    let key = row.object_key;
-    let stored = app.store.put_locked(&key, Bytes::from(row.record), row.lock_until.into()).await;
-    let version = match stored {
-        Ok(version) => version,
-        // An earlier answer was lost; what is there was written by this very function.
-        Err(StoreError::AlreadyExists) => {
-            let facts = app.store.head(&key, None).await?;
-            facts
-                .ok_or_else(|| Error::broken("a forget record is there and is not", key))?
-                .version_id
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let (bytes, until) = (Bytes::from(row.record), row.lock_until.into());
+    let placed = place::put(&app.store, &row.object_key, &bytes, until).await?;
     let mut tx = TenantTx::begin(&app.db, scope).await?;
     sql::lock_snapshot(&mut tx, snapshot).await?;
-    sql::set_forgotten(&mut tx, snapshot, &version, app.clock.now()).await?;
+    sql::set_forgotten(&mut tx, snapshot, &placed.version, app.clock.now()).await?;
     Ok(tx.commit_operational(OperationalReason::JobState).await?)
 }
 

@@ -13,10 +13,10 @@ use uuid::Uuid;
 use vault::layout;
 
 use super::{
-    Second, place,
+    Second,
     store::{self, RecordRow, There, UncopiedRow},
 };
-use crate::{error::Error, packs::store::PackRow, state::Catalog, vaults};
+use crate::{error::Error, packs::store::PackRow, place, state::Catalog, vaults};
 
 /// Objects one turn copies at most.
 pub const BUDGET: usize = 512;

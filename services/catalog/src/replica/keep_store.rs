@@ -5,7 +5,7 @@ use pg::TenantTx;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::place::Placed;
+use crate::place::Placed;
 
 /// An object over there that is locked for less long than it should be.
 #[derive(Debug, Clone)]

@@ -9,7 +9,6 @@ pub mod copy;
 pub mod http;
 pub mod keep;
 mod keep_store;
-mod place;
 pub mod repair;
 pub mod store;
 

@@ -9,10 +9,11 @@ use pg::{AuditEvent, TenantTx};
 use serde::Serialize;
 use vault::store::S3Store;
 
-use super::{Second, keep_store as sql, place, store};
+use super::{Second, keep_store as sql, store};
 use crate::{
     error::Error,
     packs::{self, locks, store::PackRow},
+    place,
     scrub::{Finding, What, Where},
     state::Catalog,
 };

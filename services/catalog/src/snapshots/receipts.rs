@@ -5,10 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{SnapshotId, TenantId, Timestamp};
 use pg::{OperationalReason, SystemReason, SystemTx, TenantTx};
-use vault::{layout, receipt::Receipt, store::StoreError};
+use vault::{layout, receipt::Receipt};
 
 use super::store;
-use crate::{error::Error, packs::locks, round::Round, sessions::commit_store, state::Catalog};
+use crate::{
+    error::Error, packs::locks, place, round::Round, sessions::commit_store, state::Catalog,
+};
 
 /// Lock of a receipt whose own is over before it reaches the bucket.
 const LATE: Duration = Duration::from_secs(86_400);
@@ -47,19 +49,9 @@ async fn put(app: &Catalog, tenant: TenantId, snapshot: SnapshotId) -> Result<()
     let Some(row) = found else { return Ok(()) };
     // A store takes no lock that is over; a receipt that late is still proof for a day.
     let until = Timestamp::from(row.lock_until).max(app.clock.now() + LATE);
-    let key = row.object_key;
-    let version = match app.store.put_locked(&key, Bytes::from(row.receipt), until).await {
-        Ok(version) => version,
-        // An earlier answer was lost; what is there was written by this very function.
-        Err(StoreError::AlreadyExists) => {
-            let facts = app.store.head(&key, None).await?;
-            facts
-                .ok_or_else(|| Error::broken("a receipt is there and is not", key.clone()))?
-                .version_id
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let bytes = Bytes::from(row.receipt);
+    let placed = place::put(&app.store, &row.object_key, &bytes, until).await?;
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    store::set_receipt_stored(&mut tx, snapshot, &version, app.clock.now()).await?;
+    store::set_receipt_stored(&mut tx, snapshot, &placed.version, app.clock.now()).await?;
     Ok(tx.commit_operational(OperationalReason::JobState).await?)
 }

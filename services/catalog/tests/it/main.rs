@@ -7,6 +7,7 @@ mod crash;
 mod heal;
 mod letting_go;
 mod packs;
+mod place;
 mod race;
 mod rebuild;
 mod replica;

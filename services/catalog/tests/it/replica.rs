@@ -280,6 +280,21 @@ async fn what_is_there_under_the_name_and_wrong_gets_a_newer_version() {
 }
 
 #[tokio::test]
+async fn what_is_there_under_the_name_and_locked_too_short_gets_its_lock() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let id = backup(&world, &agent, 1).await;
+    let pack = needs(&agent, id).await.into_iter().find(|p| p.kind == PackKind::Data).expect("one");
+    let version = pack.version_id.as_deref().expect("version");
+    let bytes = world.store.get(&pack.key, version).await.expect("bytes");
+    world.second.put_locked(&pack.key, bytes, world.now() + DAY).await.expect("planted");
+    set(&world, &agent, 30).await;
+    assert_eq!(turn(&world, &agent, 1_000).await.copied, 3);
+    assert_eq!(versions(&world.second, &agent).await.len(), 3, "one version of each");
+    assert!(locks(&world, &agent).await.into_iter().all(|until| until > world.now() + 29 * DAY));
+}
+
+#[tokio::test]
 async fn a_place_without_object_lock_or_the_vaults_own_is_refused() {
     let world = world().await;
     let agent = world.agent(world.app.tenant()).await;
