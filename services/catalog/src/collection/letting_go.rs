@@ -119,6 +119,7 @@ pub async fn undo_expire(
     let mut tx = TenantTx::begin(&app.db, scope).await?;
     sql::lock_snapshot(&mut tx, id).await?;
     if !sql::set_unexpired(&mut tx, id, now + UNDO).await? {
+        tx.rollback().await?;
         return Ok(false);
     }
     tx.commit(event(app, now, by, "snapshot.expiry_undone", id)).await?;
@@ -140,6 +141,7 @@ pub async fn hold(
     let mut tx = TenantTx::begin(&app.db, scope).await?;
     let state = sql::lock_snapshot(&mut tx, id).await?.map(|(_, state)| state);
     if !matches!(state.as_deref(), Some("committed" | "expired")) {
+        tx.rollback().await?;
         return Ok(false);
     }
     sql::set_unexpired(&mut tx, id, now).await?;
