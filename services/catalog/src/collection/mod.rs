@@ -58,9 +58,17 @@ impl From<pg::Error> for CollectError {
     }
 }
 
-async fn begin(app: &Catalog, scope: Scope) -> Result<TenantTx, CollectError> {
+/// A transaction for a step of collection. Whoever deletes asks again before each object.
+///
+/// # Errors
+/// `Frozen`; the database's.
+pub(crate) async fn begin(app: &Catalog, scope: Scope) -> Result<TenantTx, CollectError> {
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    if freezes::store::is_frozen(&mut tx).await? { Err(CollectError::Frozen) } else { Ok(tx) }
+    if freezes::store::is_frozen(&mut tx).await? {
+        tx.rollback().await?;
+        return Err(CollectError::Frozen);
+    }
+    Ok(tx)
 }
 
 fn event(app: &Catalog, now: Timestamp, action: &'static str, vault: VaultId) -> AuditEvent {

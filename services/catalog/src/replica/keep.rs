@@ -189,10 +189,7 @@ pub async fn reap(
     vault: VaultId,
 ) -> Result<Vec<(PackId, Deletion)>, CollectError> {
     let now = app.clock.now();
-    let mut tx = TenantTx::begin(&app.db, scope).await?;
-    if crate::freezes::store::is_frozen(&mut tx).await? {
-        return Err(CollectError::Frozen);
-    }
+    let mut tx = collection::begin(app, scope).await?;
     let second = super::find(app, &mut tx, vault).await?;
     let gone = sql::list_gone(&mut tx, vault, now, BUDGET).await?;
     tx.rollback().await?;
@@ -203,6 +200,7 @@ pub async fn reap(
             (PackId::from_uuid(row.pack_id), row.object_key.clone(), row.version_id.clone());
         let warrant = guard::warrant(proof(row), now)
             .map_err(|why| Error::broken("a second copy is to go against its proof", why))?;
+        collection::begin(app, scope).await?.rollback().await?;
         let outcome = second.store.delete_version(&warrant).await.map_err(Error::from)?;
         let mut tx = TenantTx::begin(&app.db, scope).await?;
         match outcome {

@@ -15,7 +15,7 @@ use api::{
 };
 use bytes::Bytes;
 use catalog::{
-    collection::{GRACE, begin_delete, condemn, finish_delete, letting_go},
+    collection::{CollectError, GRACE, begin_delete, condemn, finish_delete, letting_go},
     replica::{
         self,
         copy::{self, Turn},
@@ -350,6 +350,56 @@ async fn locks_follow_the_plan_even_when_the_first_store_is_lost() {
     assert_eq!(world.count(shorter).await, 0);
     assert!(locks(&world, &agent).await.into_iter().all(|until| until > world.now() + 20 * DAY));
     assert_eq!(world.count("SELECT count(*) FROM catalog.lock_alarms").await, 0);
+}
+
+#[tokio::test]
+async fn a_freeze_between_two_deletions_stops_the_second() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let first = world.backup(&agent, &mut Vec::new(), 2, &[]).await.snapshot.id;
+    backup(&world, &agent, 1).await;
+    set(&world, &agent, 1).await;
+    assert_eq!(turn(&world, &agent, 1_000).await.copied, 7);
+    world.advance(400 * DAY);
+    world.let_go(&agent, first).await;
+    condemn(&world.catalog, agent.scope(), agent.vault).await.expect("condemned");
+    world.advance(GRACE + DAY);
+    let scope = agent.scope();
+    for warrant in begin_delete(&world.catalog, scope, agent.vault).await.expect("warrants") {
+        finish_delete(&world.catalog, scope, &warrant).await.expect("deleted");
+    }
+    let before = versions(&world.second, &agent).await.len();
+    {
+        let mut reaping = pin!(keep::reap(&world.catalog, scope, agent.vault));
+        let mut frozen = false;
+        let refused = loop {
+            if let Poll::Ready(outcome) = futures::poll!(reaping.as_mut()) {
+                break outcome;
+            }
+            // Also what lets everybody else go on.
+            let gone = world.count(GONE).await;
+            if !frozen && gone == 1 {
+                freeze(&world).await;
+                frozen = true;
+            }
+        };
+        assert!(matches!(refused, Err(CollectError::Frozen)), "{refused:?}");
+    }
+    assert_eq!(versions(&world.second, &agent).await.len(), before - 1, "one went before it");
+    world.execute("UPDATE catalog.guard_freezes SET lifted_at = now()").await;
+    let gone = keep::reap(&world.catalog, scope, agent.vault).await.expect("goes on");
+    assert_eq!((gone.len(), versions(&world.second, &agent).await.len()), (2, before - 3));
+}
+
+const GONE: &str = "SELECT count(*) FROM catalog.replica_objects WHERE deleted_at IS NOT NULL";
+
+async fn freeze(world: &World) {
+    world
+        .execute(
+            "INSERT INTO catalog.guard_freezes (tenant_id, id, reason, evidence, frozen_at)
+             SELECT tenant_id, id, 'unknown_receipt', 'x', now() FROM catalog.vaults",
+        )
+        .await;
 }
 
 #[tokio::test]
