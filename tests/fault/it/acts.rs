@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use catalog::{
     collection::{self, letting_go},
+    replica::{self, copy, keep},
     sessions, snapshots, steward, vaults,
 };
 use domain::SnapshotId;
+use vault::store::probe::Report;
 
 use crate::{
     machine::{Described, Machine, describe, machine},
     plan::{Fault, Op, Point, Seam},
-    world::World,
+    world::{SECOND, World},
 };
 
 pub const DAY: Duration = Duration::from_secs(86_400);
 
 /// One operation. A new one needs its scene ([`Act::prepare`]), its deed ([`Act::run`]), a test in `runner.rs`, and a
-/// law of its own where it promises something the others do not. `Replicate`, a vault's second copy, is to come here:
-/// its second store gets a seam and a front of its own in `world.rs`, and its law is that a restore from either copy
-/// alone is bit for bit.
+/// law of its own where it promises something the others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     /// The first backup of a vault.
@@ -47,6 +47,10 @@ pub enum Act {
     Collect,
     /// Live frames move out of worn packs, in a session of their own.
     Repack,
+    /// What snapshots need goes to the vault's second store, under locks there.
+    Replicate,
+    /// Its locks, when the first store's were made longer.
+    KeepCopy,
 }
 
 /// What an act works with, made without faults.
@@ -75,6 +79,8 @@ impl Act {
             Self::Forget => "forget",
             Self::Collect => "prune: condemn, delete by warrant",
             Self::Repack => "repack",
+            Self::Replicate => "replicate",
+            Self::KeepCopy => "extend: locks of the second copy",
         }
     }
 
@@ -126,6 +132,17 @@ impl Act {
                 scene.machine.change();
                 scene.back_up(world).await;
             }
+            Self::Replicate | Self::KeepCopy => {
+                scene.machine.change();
+                scene.back_up(world).await;
+                records(world).await.expect("records without faults");
+                second_copy(world, &scene.machine).await;
+                if self == Self::KeepCopy {
+                    replicate(world).await.expect("copied without faults");
+                    world.advance(365 * DAY);
+                    steward(world).await.expect("extended without faults");
+                }
+            }
             Self::FirstBackup | Self::Resume | Self::Restore | Self::Records => {}
         }
         scene
@@ -158,6 +175,8 @@ impl Act {
             Self::Forget => on_server(world, forget(world, &scene.machine)).await,
             Self::Collect => on_server(world, collect(world, &scene.machine)).await,
             Self::Repack => scene.machine.repack(world).await,
+            Self::Replicate => on_server(world, replicate(world)).await,
+            Self::KeepCopy => on_server(world, keep_copy(world)).await,
         }
     }
 }
@@ -208,6 +227,31 @@ pub async fn steward(world: &World) -> Result<(), String> {
     let report = steward::round(&world.catalog, steward::BUDGET).await;
     let report = report.map_err(|error| error.to_string())?;
     if report.failed == 0 { Ok(()) } else { Err(format!("{} locks failed", report.failed)) }
+}
+
+/// The vault gets a second copy.
+async fn second_copy(world: &World, machine: &Machine) {
+    static EVIDENCE: tokio::sync::OnceCell<Report> = tokio::sync::OnceCell::const_new();
+    let evidence = EVIDENCE.get_or_init(async || {
+        let looked = replica::look_at(&world.catalog, SECOND).await;
+        let mut evidence = looked.expect("the second store answers");
+        // Answers are dated by the machine's clock, and this world has another.
+        evidence.cases.retain(|case| case.name != "clock_skew");
+        evidence
+    });
+    let (tenant, vault) = (machine.tenant, machine.vault);
+    let set = replica::configure(&world.catalog, tenant, vault, SECOND, 30, evidence.await).await;
+    set.expect("a second copy");
+}
+
+/// One round of copying.
+pub async fn replicate(world: &World) -> Result<(), String> {
+    replica::round(&world.catalog).await.map(drop).map_err(|error| copy::words(&error))
+}
+
+/// One round over the locks of second copies.
+pub async fn keep_copy(world: &World) -> Result<(), String> {
+    keep::round(&world.catalog).await.map(drop).map_err(|error| copy::words(&error))
 }
 
 /// One pass of everything that lets a snapshot go, through all waiting times.

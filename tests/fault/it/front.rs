@@ -5,7 +5,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,14 @@ use crate::plan::{Fault, Op, Plan, Seam, Verdict};
 /// What answers behind it.
 pub enum Backend {
     ControlPlane(Router),
-    Store { http: reqwest::Client, address: SocketAddr },
+    Store {
+        http: reqwest::Client,
+        address: SocketAddr,
+        /// Said after what an object is; nothing for the vault's own store.
+        of: &'static str,
+        /// Set: it answers nobody.
+        down: Arc<AtomicBool>,
+    },
 }
 
 /// Every pack ever sent: its header and the hash of all of it.
@@ -131,11 +141,11 @@ impl Front {
                     .collect();
                 Op { seam: Seam::Api, name: format!("{} {}", parts.method, words.join("/")) }
             }
-            Backend::Store { .. } => {
+            Backend::Store { of, .. } => {
                 let query = parts.uri.query().unwrap_or_default();
                 let presigned = query.contains("X-Amz-Signature");
                 let seam = if presigned { Seam::AgentStore } else { Seam::ServerStore };
-                Op { seam, name: format!("{} {}", parts.method, object(path, query)) }
+                Op { seam, name: format!("{} {}{of}", parts.method, object(path, query)) }
             }
         }
     }
@@ -165,7 +175,8 @@ impl Front {
                     response = call(router.clone(), request) => response,
                 }
             }
-            Backend::Store { http, address } => {
+            Backend::Store { down, .. } if down.load(Ordering::SeqCst) => Err(Gone),
+            Backend::Store { http, address, .. } => {
                 let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
                 let mut headers = parts.headers.clone();
                 headers.remove(header::CONTENT_LENGTH);
@@ -183,7 +194,12 @@ impl Front {
                 };
                 let response = request.send().await.map_err(|_| Gone)?;
                 let (status, headers) = (response.status(), response.headers().clone());
-                if parts.method == http::Method::DELETE && status == StatusCode::FORBIDDEN {
+                // The probe asks for just that.
+                let is_probe = path.contains("/probe/");
+                if parts.method == http::Method::DELETE
+                    && status == StatusCode::FORBIDDEN
+                    && !is_probe
+                {
                     let mut denied =
                         self.watch.denied.lock().unwrap_or_else(PoisonError::into_inner);
                     denied.push(path.to_owned());

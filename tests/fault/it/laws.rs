@@ -3,11 +3,14 @@
 //! Invariant of all: what was committed before and after is all there, is locked as promised, passes fsck and restores
 //! bit for bit; the next backup works; no key was used twice; nothing locked was asked to go.
 
+use std::{collections::BTreeSet, sync::atomic::Ordering};
+
+use catalog::replica::{self, copy};
 use domain::SnapshotId;
 use vault::layout;
 
 use crate::{
-    acts::{Act, DAY, Scene, collect, forget, records, steward},
+    acts::{Act, DAY, Scene, collect, forget, keep_copy, records, replicate, steward},
     machine::{Machine, describe, differ},
     world::World,
 };
@@ -24,6 +27,7 @@ impl Act {
             Self::Forget => finish_forgetting(world, scene).await?,
             Self::Collect => finish_collection(world, scene).await?,
             Self::Steward => finish_extension(world, scene).await?,
+            Self::Replicate | Self::KeepCopy => finish_copy(world, &scene.machine, &there).await?,
             _ => {}
         }
         next_backup(world, scene).await?;
@@ -139,6 +143,58 @@ async fn finish_extension(world: &World, scene: &Scene) -> Result<(), String> {
         None => Ok(()),
         Some((key, end)) => Err(format!("{key} stays and is locked until {end} only")),
     }
+}
+
+/// The second copy was in order when it stopped, comes to its end, keeps what it has as long as the first store, and
+/// gives every snapshot back alone.
+async fn finish_copy(world: &World, machine: &Machine, ids: &[SnapshotId]) -> Result<(), String> {
+    let prefix = layout::vault_prefix(machine.tenant, machine.vault);
+    let second = &world.second.straight;
+    let listed = second.list_versions(&prefix, None).await.map_err(words)?;
+    let there: BTreeSet<String> = listed.versions.into_iter().map(|version| version.key).collect();
+    for id in ids {
+        let missing: Vec<String> = machine
+            .needs(world, *id)
+            .await?
+            .into_iter()
+            .filter(|key| !there.contains(key))
+            .collect();
+        let receipt = layout::receipt_key(machine.tenant, machine.vault, *id);
+        if there.contains(&receipt) && !missing.is_empty() {
+            return Err(format!("the copy has a receipt of {id} and lacks {missing:?}"));
+        }
+    }
+    // Who died at it keeps others away so long.
+    world.advance(copy::LEASE + DAY);
+    // The second round takes up what the first one met too late.
+    for _ in 0..2 {
+        replicate(world).await.map_err(|why| format!("copying goes on: {why}"))?;
+        keep_copy(world).await.map_err(|why| format!("the copy's locks go on: {why}"))?;
+    }
+    let status = replica::status(&world.catalog, machine.tenant, machine.vault).await;
+    let status = status.map_err(words)?;
+    if (status.packs_behind, status.snapshots_behind) != (0, 0) || status.trouble.is_some() {
+        return Err(format!("the copy never came to its end: {status:?}"));
+    }
+    for (key, first) in machine.lock_ends(world).await? {
+        let facts = second.head(&key, None).await.map_err(words)?;
+        let end = facts.and_then(|facts| facts.lock_until);
+        if end.is_none_or(|end| end < first) {
+            return Err(format!("{key} is locked until {first} and its copy until {end:?}"));
+        }
+    }
+    world.first.down.store(true, Ordering::SeqCst);
+    machine.forget_cache()?;
+    for id in ids {
+        let restored = machine.check_restore(world, *id).await;
+        restored.map_err(|why| format!("from the copy alone: {why}"))?;
+    }
+    world.first.down.store(false, Ordering::SeqCst);
+    Ok(())
+}
+
+fn words(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// Where a pack lies.

@@ -319,6 +319,23 @@ impl Machine {
         if whole { Ok(()) } else { Err(format!("fsck: {:?}", report.findings)) }
     }
 
+    /// The objects a snapshot is read from, by key.
+    pub async fn needs(&self, world: &World, id: SnapshotId) -> Result<Vec<String>, String> {
+        let member = self.member(world)?;
+        let transfer = Transfer::new().map_err(|error| error.to_string())?;
+        let chain = fetch_chain(&member, &transfer, id, &SecondCopy::when(Caching::Use)).await;
+        let chain = chain.map_err(|error| error.to_string())?;
+        Ok(chain.packs.iter().map(|pack| crate::laws::key_of(self, pack)).collect())
+    }
+
+    /// What was read once must be fetched again.
+    pub fn forget_cache(&self) -> Result<(), String> {
+        match fs::remove_dir_all(self.home.cache()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => self.home.prepare().map_err(|error| error.to_string()),
+        }
+    }
+
     /// When the store lets go of each object of every snapshot, by key; of the earliest promise that names it.
     pub async fn lock_ends(&self, world: &World) -> Result<BTreeMap<String, Timestamp>, String> {
         let member = self.member(world)?;
@@ -330,7 +347,7 @@ impl Machine {
             let chain = fetch_chain(&member, &transfer, snapshot.id, &second).await;
             for pack in chain.map_err(|error| error.to_string())?.packs.iter() {
                 let key = crate::laws::key_of(self, pack);
-                let facts = world.store.head(&key, Some(&pack.version_id)).await;
+                let facts = world.first.straight.head(&key, Some(&pack.version_id)).await;
                 let facts = facts.map_err(|error| error.to_string())?;
                 let end = facts.and_then(|facts| facts.lock_until);
                 let end = end.ok_or_else(|| format!("{key} is not locked"))?;

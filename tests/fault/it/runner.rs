@@ -225,3 +225,13 @@ async fn a_collection_may_be_broken_anywhere() {
 async fn a_repack_may_be_broken_anywhere() {
     enumerate(Act::Repack).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copying_to_a_second_store_may_be_broken_anywhere() {
+    enumerate(Act::Replicate).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extension_of_the_second_copys_locks_may_be_broken_anywhere() {
+    enumerate(Act::KeepCopy).await;
+}

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 use api::{
@@ -39,19 +39,34 @@ use crate::{
 /// Agents as auth knows them.
 pub type Enrolled = Arc<Mutex<HashMap<AgentId, VerifiedAgent>>>;
 
-type Parts = (Arc<Catalog>, DevStore, S3Store);
+/// An embedded store behind a front.
+#[derive(Clone)]
+pub struct Place {
+    pub devstore: DevStore,
+    /// Straight to it, past every seam.
+    pub straight: S3Store,
+    /// Set: whoever comes through the front gets no answer.
+    pub down: Arc<AtomicBool>,
+    config: StoreConfig,
+}
+
+type Parts = (Arc<Catalog>, Place, Place);
+
+/// Second copies are configured by this name.
+pub const SECOND: &str = "second";
 
 pub struct World {
     pub app: TestApp,
     pub catalog: Arc<Catalog>,
-    pub devstore: DevStore,
     pub plan: Arc<Plan>,
     pub enrolled: Enrolled,
     /// Where agents find the control plane.
     pub server: String,
     pub dir: tempfile::TempDir,
-    /// Straight to the store, past every seam.
-    pub store: S3Store,
+    /// Where vaults are.
+    pub first: Place,
+    /// Where their second copies go.
+    pub second: Place,
     sent: Sent,
     denied: Denied,
     /// What listens; it ends with the world.
@@ -84,11 +99,13 @@ pub async fn world() -> World {
         })
         .role_async(RoleName::Catalog, async move |platform: Platform| {
             let (path, watch, listeners) = parts;
-            let (devstore, straight, store) =
-                start_store(&path, &platform, &watch, &listeners).await;
+            let names = [("store", ""), (SECOND, " of the copy")];
+            let [first, second] =
+                names.map(|name| start_store(&path, name, &platform, &watch, &listeners));
+            let (first, second) = (first.await, second.await);
             let config = CatalogConfig {
-                store,
-                copies: std::collections::BTreeMap::new(),
+                store: first.config.clone(),
+                copies: BTreeMap::from([(SECOND.to_owned(), second.config.clone())]),
                 key_wrapper_file: path.join("wrapper"),
                 roster_key_seed: Zeroizing::new([11; 32]),
                 receipt_key_seed: Zeroizing::new([12; 32]),
@@ -96,13 +113,13 @@ pub async fn world() -> World {
             };
             let catalog = Arc::new(Catalog::new(platform, config).await.expect("catalog"));
             let role = catalog::role_of(&catalog);
-            assert!(out.set((catalog, devstore, straight)).is_ok());
+            assert!(out.set((catalog, first, second)).is_ok());
             role
         })
         .start()
         .await
         .expect("app");
-    let (catalog, devstore, store) = made.get().cloned().expect("built");
+    let (catalog, first, second) = made.get().cloned().expect("built");
     let listener = listener().await;
     let server = format!("http://{}", listener.local_addr().expect("address"));
     let backend = Backend::ControlPlane(app.assembly().public.clone());
@@ -110,7 +127,7 @@ pub async fn world() -> World {
     listen(&listeners, front::serve(listener, Arc::new(front)));
     break_disks(plan.clone());
     let _listeners = listeners;
-    World { app, catalog, devstore, plan, enrolled, server, dir, store, sent, denied, _listeners }
+    World { app, catalog, plan, enrolled, server, dir, first, second, sent, denied, _listeners }
 }
 
 fn listen(listeners: &Listeners, work: impl Future<Output = ()> + Send + 'static) {
@@ -145,10 +162,11 @@ fn break_disks(plan: Arc<Plan>) {
 
 async fn start_store(
     dir: &Path,
+    (name, of): (&str, &'static str),
     platform: &Platform,
     watch: &Watch,
     listeners: &Listeners,
-) -> (DevStore, S3Store, StoreConfig) {
+) -> Place {
     let secret =
         |name: &str| Credentials { access_key: name.into(), secret_key: format!("{name}-secret") };
     let key = |name: &str, policy, bucket: &str| Key {
@@ -165,14 +183,15 @@ async fn start_store(
         key("reaper", Policy::Reaper, "vaults"),
         key("keeper", Policy::KeyKeeper, "keys"),
     ];
-    let config = Config { dir: dir.join("store"), keys, clock: platform.clock.clone() };
+    let config = Config { dir: dir.join(name), keys, clock: platform.clock.clone() };
     let devstore = DevStore::open(config).expect("store opens");
     let (inner, outer) = (listener().await, listener().await);
     let address = inner.local_addr().expect("address");
     let endpoint = format!("http://{}", outer.local_addr().expect("address"));
     let serving = devstore.clone();
     listen(listeners, async move { drop(serving.serve(inner, std::future::pending()).await) });
-    let backend = Backend::Store { http: reqwest::Client::new(), address };
+    let down = Arc::<AtomicBool>::default();
+    let backend = Backend::Store { http: reqwest::Client::new(), address, of, down: down.clone() };
     let front = Front { watch: watch.clone(), backend };
     listen(listeners, front::serve(outer, Arc::new(front)));
     let config = StoreConfig {
@@ -195,7 +214,8 @@ async fn start_store(
         endpoint: Some(format!("http://{address}").parse().expect("url")),
         ..config.clone()
     };
-    (devstore, S3Store::connect(straight).await.expect("store"), config)
+    let straight = S3Store::connect(straight).await.expect("store");
+    Place { devstore, straight, down, config }
 }
 
 /// Auth at its seam: verifies real signatures of the agents it knows.
@@ -231,7 +251,8 @@ impl World {
     /// Time passes, and the store's operator knows.
     pub fn advance(&self, by: std::time::Duration) {
         self.app.advance(by);
-        self.devstore.confirm_clock();
+        self.first.devstore.confirm_clock();
+        self.second.devstore.confirm_clock();
     }
 
     /// Work of the server that dies when the server does.
