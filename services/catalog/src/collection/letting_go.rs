@@ -27,7 +27,7 @@ pub const UNDO: Duration = Duration::from_secs(14 * 86_400);
 const OUTLAST: Duration = Duration::from_secs(60 * 86_400);
 
 /// A row as the plan wants it.
-pub fn candidate(row: &CandidateRow) -> Candidate<SnapshotId> {
+fn candidate(row: &CandidateRow) -> Candidate<SnapshotId> {
     let slot = |name: &String| Slot::ALL.into_iter().find(|slot| slot.as_str() == name);
     let mut standing = BTreeSet::new();
     standing.extend(row.held.then_some(Guard::Held));
@@ -50,7 +50,7 @@ pub fn candidate(row: &CandidateRow) -> Candidate<SnapshotId> {
     }
 }
 
-/// What becomes of a workload's snapshots now.
+/// A workload's snapshots, and what becomes of them now.
 ///
 /// # Errors
 /// The database's.
@@ -60,10 +60,11 @@ pub async fn plan(
     workload: WorkloadId,
     with_expired: WithExpired,
     now: Timestamp,
-) -> Result<Plan<SnapshotId>, pg::Error> {
+) -> Result<(Vec<CandidateRow>, Plan<SnapshotId>), pg::Error> {
     let rows = sql::list_candidates(tx, workload, with_expired).await?;
     let candidates: Vec<_> = rows.iter().map(candidate).collect();
-    Ok(retention::plan(&app.retention, &candidates, now))
+    let plan = retention::plan(&app.retention, &candidates, now);
+    Ok((rows, plan))
 }
 
 fn event(
@@ -87,7 +88,7 @@ pub async fn expire(
 ) -> Result<Vec<SnapshotId>, CollectError> {
     let now = app.clock.now();
     let mut tx = begin(app, scope).await?;
-    let plan = plan(app, &mut tx, workload, WithExpired::No, now).await?;
+    let (_, plan) = plan(app, &mut tx, workload, WithExpired::No, now).await?;
     let (mut expired, mut events) = (Vec::new(), Vec::new());
     for id in plan.expire {
         // Asked again under the row: a hold, a restore or a backup may have come since.
@@ -187,7 +188,7 @@ pub async fn forget(
     let now = app.clock.now();
     let mut tx = begin(app, scope).await?;
     let due = sql::list_forgettable(&mut tx, workload, now - UNDO).await?;
-    let plan = plan(app, &mut tx, workload, WithExpired::Yes, now).await?;
+    let (_, plan) = plan(app, &mut tx, workload, WithExpired::Yes, now).await?;
     let (mut gone, mut events) = (Vec::new(), Vec::new());
     for id in due {
         sql::lock_snapshot(&mut tx, id).await?;

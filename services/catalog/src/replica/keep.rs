@@ -4,43 +4,31 @@
 //! store can no longer be asked; a version is deleted there only after the first store confirmed that its own is gone,
 //! after this one's lock, by a warrant. Deletions are functions nobody calls on a schedule yet, as at the first store.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use authz::Scope;
 use domain::{EventId, PackId, SnapshotId, TenantId, Timestamp, VaultId};
-use futures::{FutureExt as _, StreamExt as _};
-use pg::{AuditEvent, OperationalReason, SystemReason, SystemTx, TenantTx};
+use pg::{AuditEvent, SystemReason, SystemTx, TenantTx};
 use vault::{
     guard::{self, CondemnedProof, ProvenState},
-    store::{Deletion, StoreError},
+    store::Deletion,
 };
 
 use super::{
     Second,
-    keep_store::{self as sql, GoneRow, ShortRow},
+    keep_store::{self as sql, GoneRow},
     store,
 };
 use crate::{
-    collection::{
-        self, CollectError, GRACE,
-        expiry_store::{self, WithExpired},
-        letting_go,
-    },
+    collection::{self, CollectError, GRACE, expiry_store::WithExpired, letting_go},
     error::Error,
     round::Round,
     state::Catalog,
-    steward::{
-        self,
-        alarms::{self, About, Trouble},
-    },
+    steward::{self, extend, store::ShortRow},
 };
 
 /// Objects of one vault that one round extends.
-const BUDGET: i64 = 2_000;
-const BATCH: usize = 128;
-const PARALLEL: usize = 16;
-/// From here on a store that does not answer is an alarm.
-const LATE: Duration = Duration::from_secs(3 * 86_400);
+const BUDGET: usize = 2_000;
+/// The same, and one more that says whether something is left over.
+const LIMIT: i64 = 2_001;
 
 /// One round over the second copies of every tenant. True: a budget was used up.
 ///
@@ -79,11 +67,9 @@ pub async fn keep(app: &Catalog, tenant: TenantId, vault: VaultId) -> Result<Kep
         tx.rollback().await?;
         return Ok(Kept::default());
     };
-    let mut short = sql::list_shorter_than_first(&mut tx, vault, BUDGET + 1).await?;
+    let mut short = sql::list_shorter_than_first(&mut tx, vault, LIMIT).await?;
     for workload in store::list_workloads(&mut tx, vault).await? {
-        let rows = expiry_store::list_candidates(&mut tx, workload, WithExpired::No).await?;
-        let candidates: Vec<_> = rows.iter().map(letting_go::candidate).collect();
-        let plan = domain::retention::plan(&app.retention, &candidates, now);
+        let (rows, plan) = letting_go::plan(app, &mut tx, workload, WithExpired::No, now).await?;
         let staying = steward::staying(&plan, now);
         let wants = rows.iter().filter_map(|row| {
             let id = SnapshotId::from_uuid(row.id);
@@ -92,31 +78,19 @@ pub async fn keep(app: &Catalog, tenant: TenantId, vault: VaultId) -> Result<Kep
         let wanted: Vec<_> = wants.collect();
         let due = now + steward::DUE;
         let of_plan =
-            sql::list_shorter_than_planned(&mut tx, workload, &wanted, due, BUDGET + 1).await?;
+            sql::list_shorter_than_planned(&mut tx, workload, &wanted, due, LIMIT).await?;
         short.extend(of_plan);
     }
     tx.rollback().await?;
-    let (short, left_over) = soonest(short);
+    for row in &mut short {
+        row.wanted = second.term(row.wanted.into(), now).into();
+    }
+    let left_over = extend::soonest(&mut short, BUDGET);
     let mut kept = Kept { left_over, ..Kept::default() };
-    for batch in short.chunks(BATCH) {
+    for batch in short.chunks(extend::BATCH) {
         extend(app, &second, batch, now, &mut kept).await?;
     }
     Ok(kept)
-}
-
-/// One line per object, the longest date wanted, those whose lock ends first, as many as the budget has.
-fn soonest(rows: Vec<ShortRow>) -> (Vec<ShortRow>, bool) {
-    let mut by_key: BTreeMap<String, ShortRow> = BTreeMap::new();
-    for row in rows {
-        let kept = by_key.entry(row.object_key.clone()).or_insert_with(|| row.clone());
-        kept.wanted = kept.wanted.max(row.wanted);
-    }
-    let mut rows: Vec<ShortRow> = by_key.into_values().collect();
-    rows.sort_by_key(|row| row.lock_until);
-    let budget = usize::try_from(BUDGET).unwrap_or(usize::MAX);
-    let over = rows.len() > budget;
-    rows.truncate(budget);
-    (rows, over)
 }
 
 async fn extend(
@@ -126,56 +100,16 @@ async fn extend(
     now: Timestamp,
     kept: &mut Kept,
 ) -> Result<(), Error> {
-    let until = |row: &ShortRow| second.term(row.wanted.into(), now);
-    let calls: Vec<_> = batch
-        .iter()
-        .map(|row| second.store.extend_lock(&row.object_key, &row.version_id, until(row)).boxed())
-        .collect();
-    let done: Vec<_> = futures::stream::iter(calls).buffered(PARALLEL).collect().await;
+    let answers = extend::ask(&second.store, batch).await;
     let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(second.tenant)).await?;
-    let (mut locks, mut keys, mut events) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, outcome) in batch.iter().zip(done) {
-        let wanted = until(row);
-        // The alarm is about this copy, not about the object of the same key at the first store.
-        let key = format!("{}/{}", second.row.store, row.object_key);
-        let (trouble, detail) = match outcome {
-            Ok(reported) if reported >= wanted => {
-                locks.push((row.object_key.clone(), reported));
-                keys.push(key);
-                continue;
-            }
-            Ok(reported) => {
-                (Trouble::Short, format!("asked for {wanted}, the second store reports {reported}"))
-            }
-            Err(StoreError::NotFound) => {
-                (Trouble::Missing, "the second store has no such version".to_owned())
-            }
-            Err(error) if error.retryable() && Timestamp::from(row.lock_until) >= now + LATE => {
-                kept.failed += 1;
-                continue;
-            }
-            Err(error) if error.retryable() => (Trouble::Unreached, error.to_string()),
-            Err(error) => (Trouble::Refused, error.to_string()),
-        };
-        kept.failed += 1;
-        let about = About {
-            vault: second.vault,
-            subject: ("replica_object", row.object_key.clone()),
-            key: &key,
-            version: &row.version_id,
-            wanted,
-        };
-        events.extend(alarms::raise(app, &mut tx, &about, trouble, &detail).await?);
-    }
-    kept.extended += locks.len();
+    let answers = batch.iter().zip(answers);
+    let told = extend::tell(app, &mut tx, Some(&second.row.store), answers, now).await?;
+    let lock = |(row, until): &(&ShortRow, Timestamp)| (row.object_key.clone(), *until);
+    let locks: Vec<_> = told.extended.iter().map(lock).collect();
     sql::set_locks(&mut tx, &locks).await?;
-    let over = [Trouble::Refused, Trouble::Unreached, Trouble::Short, Trouble::Missing];
-    events.extend(alarms::clear(app, &mut tx, &keys, &over).await?);
-    if events.is_empty() {
-        tx.commit_operational(OperationalReason::PackBookkeeping).await?;
-    } else {
-        tx.commit_all(events).await?;
-    }
+    extend::commit(tx, told.events).await?;
+    kept.extended += locks.len();
+    kept.failed += batch.len() - locks.len();
     Ok(())
 }
 
@@ -191,7 +125,7 @@ pub async fn reap(
     let now = app.clock.now();
     let mut tx = collection::begin(app, scope).await?;
     let second = super::find(app, &mut tx, vault).await?;
-    let gone = sql::list_gone(&mut tx, vault, now, BUDGET).await?;
+    let gone = sql::list_gone(&mut tx, vault, now, LIMIT).await?;
     tx.rollback().await?;
     let Some(second) = second else { return Ok(Vec::new()) };
     let mut deletions = Vec::new();

@@ -5,16 +5,7 @@ use pg::TenantTx;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::place::Placed;
-
-/// An object over there that is locked for less long than it should be.
-#[derive(Debug, Clone)]
-pub struct ShortRow {
-    pub object_key: String,
-    pub version_id: String,
-    pub lock_until: OffsetDateTime,
-    pub wanted: OffsetDateTime,
-}
+use crate::{place::Placed, steward::store::ShortRow};
 
 /// Objects that the first store locks for longer.
 pub async fn list_shorter_than_first(
@@ -24,17 +15,18 @@ pub async fn list_shorter_than_first(
 ) -> Result<Vec<ShortRow>, pg::Error> {
     Ok(sqlx::query_as!(
         ShortRow,
-        r#"SELECT o.object_key AS "object_key!", o.version_id AS "version_id!", o.lock_until AS "lock_until!",
+        r#"SELECT o.tenant_id AS "tenant_id!", o.vault_id AS "vault_id!", o.pack_id AS "id!", false AS "is_receipt!",
+                  o.object_key AS "object_key!", o.version_id AS "version_id!", o.lock_until AS "lock_until!",
                   p.lock_until AS "wanted!"
            FROM catalog.replica_objects o JOIN catalog.packs p ON p.tenant_id = o.tenant_id AND p.id = o.pack_id
            WHERE o.tenant_id = $1 AND o.vault_id = $2 AND o.deleted_at IS NULL AND p.state = 'live'
              AND o.lock_until < p.lock_until
            UNION ALL
-           SELECT o.object_key, o.version_id, o.lock_until, c.lock_until
+           SELECT o.tenant_id, o.vault_id, o.snapshot_id, true, o.object_key, o.version_id, o.lock_until, c.lock_until
            FROM catalog.replica_objects o
            JOIN catalog.receipts c ON c.tenant_id = o.tenant_id AND c.object_key = o.object_key
            WHERE o.tenant_id = $1 AND o.vault_id = $2 AND o.lock_until < c.lock_until
-           ORDER BY 3, 1 LIMIT $3"#,
+           ORDER BY 7, 5 LIMIT $3"#,
         tx.tenant().uuid(),
         vault.uuid(),
         limit,
@@ -58,7 +50,8 @@ pub async fn list_shorter_than_planned(
     Ok(sqlx::query_as!(
         ShortRow,
         r#"WITH wanted AS (SELECT * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[]) AS w (seq, id, until))
-           SELECT o.object_key AS "object_key!", o.version_id AS "version_id!", o.lock_until AS "lock_until!",
+           SELECT o.tenant_id AS "tenant_id!", o.vault_id AS "vault_id!", o.pack_id AS "id!", false AS "is_receipt!",
+                  o.object_key AS "object_key!", o.version_id AS "version_id!", o.lock_until AS "lock_until!",
                   max(w.until) AS "wanted!"
            FROM wanted w
            JOIN catalog.snapshot_packs r ON r.tenant_id = $1 AND r.workload_id = $2 AND r.first_seq <= w.seq
@@ -67,12 +60,12 @@ pub async fn list_shorter_than_planned(
            WHERE o.deleted_at IS NULL AND o.lock_until < $6 AND o.lock_until < w.until
            GROUP BY o.tenant_id, o.object_key
            UNION ALL
-           SELECT o.object_key, o.version_id, o.lock_until, w.until
+           SELECT o.tenant_id, o.vault_id, o.snapshot_id, true, o.object_key, o.version_id, o.lock_until, w.until
            FROM wanted w
            JOIN catalog.receipts c ON c.tenant_id = $1 AND c.snapshot_id = w.id
            JOIN catalog.replica_objects o ON o.tenant_id = c.tenant_id AND o.object_key = c.object_key
            WHERE o.lock_until < $6 AND o.lock_until < w.until
-           ORDER BY 3, 1 LIMIT $7"#,
+           ORDER BY 7, 5 LIMIT $7"#,
         tx.tenant().uuid(),
         workload.uuid(),
         &seqs,

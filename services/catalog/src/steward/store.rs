@@ -30,9 +30,10 @@ pub async fn list_due(
     Ok(rows.into_iter().map(|row| ids(row.tenant_id, row.workload_id)).collect())
 }
 
-/// An object that is locked for less long than something that needs it stays.
+/// An object of a vault, at one of its stores, that is locked for less long than it should be.
 #[derive(Debug, Clone)]
 pub struct ShortRow {
+    pub tenant_id: Uuid,
     pub vault_id: Uuid,
     /// Of the pack, or of the snapshot whose receipt it is.
     pub id: Uuid,
@@ -41,6 +42,12 @@ pub struct ShortRow {
     pub version_id: String,
     pub lock_until: OffsetDateTime,
     pub wanted: OffsetDateTime,
+}
+
+impl ShortRow {
+    pub const fn tenant(&self) -> TenantId {
+        TenantId::from_uuid(self.tenant_id)
+    }
 }
 
 /// The objects of a workload's snapshots that are locked too short, those that end first first. `wanted`: place in
@@ -57,8 +64,9 @@ pub async fn list_short(
     Ok(sqlx::query_as!(
         ShortRow,
         r#"WITH wanted AS (SELECT * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[]) AS w (seq, id, until))
-           SELECT p.vault_id AS "vault_id!", p.id AS "id!", false AS "is_receipt!", p.object_key AS "object_key!",
-                  p.version_id AS "version_id!", p.lock_until AS "lock_until!", max(w.until) AS "wanted!"
+           SELECT p.tenant_id AS "tenant_id!", p.vault_id AS "vault_id!", p.id AS "id!", false AS "is_receipt!",
+                  p.object_key AS "object_key!", p.version_id AS "version_id!", p.lock_until AS "lock_until!",
+                  max(w.until) AS "wanted!"
            FROM wanted w
            JOIN catalog.snapshot_packs r ON r.tenant_id = $1 AND r.workload_id = $2 AND r.first_seq <= w.seq
                 AND (r.last_seq IS NULL OR r.last_seq >= w.seq)
@@ -66,12 +74,12 @@ pub async fn list_short(
            WHERE p.state = 'live' AND p.lock_until < w.until
            GROUP BY p.tenant_id, p.id
            UNION ALL
-           SELECT s.vault_id, s.id, true, c.object_key, c.version_id, c.lock_until, w.until
+           SELECT s.tenant_id, s.vault_id, s.id, true, c.object_key, c.version_id, c.lock_until, w.until
            FROM wanted w
            JOIN catalog.snapshots s ON s.tenant_id = $1 AND s.id = w.id
            JOIN catalog.receipts c ON c.tenant_id = s.tenant_id AND c.snapshot_id = s.id
            WHERE c.version_id IS NOT NULL AND c.lock_until < w.until
-           ORDER BY 6, 2 LIMIT $6"#,
+           ORDER BY 7, 3 LIMIT $6"#,
         tx.tenant().uuid(),
         workload.uuid(),
         &seqs,

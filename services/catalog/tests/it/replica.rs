@@ -332,13 +332,18 @@ async fn locks_follow_the_plan_even_when_the_first_store_is_lost() {
     letting_go::hold(&world.catalog, agent.scope(), &agent.actor(), id, "lawsuit")
         .await
         .expect("held");
-    // Nobody extends anything at the first store.
+    // Nobody extends anything at the first store, whose locks come to their end on the way: the plan alone keeps these.
+    world.advance(340 * DAY);
     for _ in 0..12 {
         world.advance(35 * DAY / 2);
         keep::round(&world.catalog).await.expect("round");
         let again = keep::keep(&world.catalog, agent.tenant, agent.vault).await.expect("again");
         assert_eq!(again.extended, 0, "twice is once");
         assert!(locks(&world, &agent).await.into_iter().all(|until| until > world.now()));
+    }
+    for version in versions(&world.store, &agent).await {
+        let facts = world.store.head(&version.key, Some(&version.version_id)).await.expect("head");
+        assert!(facts.expect("there").lock_until < Some(world.now()), "not what kept the copy");
     }
     // And where the first store is kept, the second is never shorter.
     world.advance(200 * DAY);
@@ -350,6 +355,54 @@ async fn locks_follow_the_plan_even_when_the_first_store_is_lost() {
     assert_eq!(world.count(shorter).await, 0);
     assert!(locks(&world, &agent).await.into_iter().all(|until| until > world.now() + 20 * DAY));
     assert_eq!(world.count("SELECT count(*) FROM catalog.lock_alarms").await, 0);
+}
+
+#[tokio::test]
+async fn what_the_rule_lets_go_is_not_extended_at_the_second_store() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    for _ in 0..5 {
+        backup(&world, &agent, 1).await;
+        world.advance(DAY);
+    }
+    set(&world, &agent, 7).await;
+    assert_eq!(turn(&world, &agent, 1_000).await.copied, 15);
+    world.advance(500 * DAY);
+    // Of five days with a backup each, the last three stay: a pack, a manifest and a receipt each.
+    let kept = keep::keep(&world.catalog, agent.tenant, agent.vault).await.expect("kept");
+    assert_eq!((kept.extended, kept.failed, kept.left_over), (9, 0, false));
+    let ahead = locks(&world, &agent).await.into_iter().filter(|until| *until > world.now());
+    assert_eq!(ahead.count(), 9);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_second_store_is_an_alarm_of_its_own_until_it_succeeds() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    backup(&world, &agent, 1).await;
+    set(&world, &agent, 7).await;
+    turn(&world, &agent, 1_000).await;
+    world.advance(360 * DAY);
+    let powerless = world.without_steward().await;
+    let before = locks(&world, &agent).await;
+    let standing =
+        "SELECT count(*) FROM catalog.lock_alarms WHERE kind = 'refused' AND cleared_at IS NULL
+                      AND object_key LIKE 'second/%'";
+    for _ in 0..2 {
+        let kept =
+            keep::keep(&powerless, agent.tenant, agent.vault).await.expect("itself goes well");
+        assert_eq!((kept.extended, kept.failed, kept.left_over), (0, 3, false));
+        assert_eq!((world.count(standing).await, locks(&world, &agent).await), (3, before.clone()));
+    }
+    // What is done at the first store ends no alarm about the second.
+    assert_eq!(catalog::steward::round(&world.catalog, 100).await.expect("first").extended, 3);
+    assert_eq!(world.count(standing).await, 3);
+    let kept = keep::keep(&world.catalog, agent.tenant, agent.vault).await.expect("kept");
+    assert_eq!((kept.extended, kept.failed), (3, 0));
+    assert_eq!(
+        world.count("SELECT count(*) FROM catalog.lock_alarms WHERE cleared_at IS NULL").await,
+        0
+    );
 }
 
 #[tokio::test]

@@ -415,13 +415,13 @@ impl World {
         }
     }
 
-    /// A catalog on the same database whose steward has no right to extend a lock.
+    /// A catalog on the same database whose steward has no right to extend a lock, at either store.
     pub async fn without_steward(&self) -> Catalog {
-        let store =
-            StoreConfig { steward: self.store_config.restore.clone(), ..self.store_config.clone() };
+        let powerless =
+            |of: &StoreConfig| StoreConfig { steward: of.restore.clone(), ..of.clone() };
         let config = CatalogConfig {
-            store,
-            copies: copies(&self.second_config),
+            store: powerless(&self.store_config),
+            copies: copies(&powerless(&self.second_config)),
             key_wrapper_file: self._dir.path().join("wrapper"),
             roster_key_seed: Zeroizing::new([11; 32]),
             receipt_key_seed: Zeroizing::new([12; 32]),
