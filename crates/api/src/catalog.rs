@@ -1,8 +1,8 @@
 //! Bodies of the catalog role: vaults, keys, sessions, packs, snapshots, browse, restore grants.
 
 use domain::{
-    AgentId, PackId, RunId, SessionId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId,
-    retention::Slot, run::RunState,
+    AgentId, HoldId, PackId, RunId, SessionId, SnapshotId, TenantId, Timestamp, VaultId,
+    WorkloadId, retention::Slot, run::RunState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -424,6 +424,85 @@ pub struct SnapshotPacks {
 pub struct SnapshotQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload_id: Option<WorkloadId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// A snapshot its policy let go, still whole: hidden from the list, and taken back by `undo-expiry`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExpiredSnapshot {
+    pub snapshot: Snapshot,
+    pub expired_at: Timestamp,
+    /// Until then at least it can be taken back.
+    pub undo_until: Timestamp,
+}
+
+/// `POST …/snapshots/{snapshot_id}/holds`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "reason": "lawsuit 7 O 42/26: nothing may go" }))]
+pub struct PlaceHold {
+    /// Why, in 1 to 1000 characters; it goes into the audit record.
+    pub reason: String,
+}
+
+/// `POST …/holds/{hold_id}/release`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "reason": "lawsuit 7 O 42/26 was settled on 3 May" }))]
+pub struct ReleaseHold {
+    /// Why, in 1 to 1000 characters; it goes into the audit record.
+    pub reason: String,
+}
+
+/// Whether a hold still keeps its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldState {
+    Standing,
+    Released,
+}
+
+/// A legal hold: its snapshot stays until every hold of it was released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": "hld_019bb213ca007fa5a2f97956acde8801",
+    "snapshot_id": "snp_019bb213ca007fa5a2f97956acde8802",
+    "state": "standing",
+    "reason": "lawsuit 7 O 42/26: nothing may go",
+    "placed_at": "2026-11-22T10:00:00Z",
+    "placed_by": "usr_019bb213ca007fa5a2f97956acde8803",
+}))]
+pub struct Hold {
+    pub id: HoldId,
+    pub snapshot_id: SnapshotId,
+    pub state: HoldState,
+    pub reason: String,
+    pub placed_at: Timestamp,
+    /// Id of the person, or name of the service whose operator it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_because: Option<String>,
+}
+
+/// `GET …/holds`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct HoldQuery {
+    /// Only this snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<SnapshotId>,
+    /// Both without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<HoldState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

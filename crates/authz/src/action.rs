@@ -78,6 +78,14 @@ define_actions! {
     // Asks the store about every object: costs calls, changes nothing.
     SnapshotCertify "snapshot.certify" Owned [
         MspOwner, MspTech, TenantAdmin, TenantOperator, TenantApprover, Auditor];
+    // Keeps more, never less: whoever runs backups may.
+    SnapshotHold "snapshot.hold" Owned [MspOwner, MspTech, TenantAdmin, TenantOperator, TenantApprover];
+    SnapshotUndoExpiry "snapshot.undo_expiry" Owned [
+        MspOwner, MspTech, TenantAdmin, TenantOperator, TenantApprover];
+    // Reasons name lawsuits and people.
+    HoldRead "hold.read" Owned [MspOwner, MspTech, TenantAdmin, TenantOperator, TenantApprover, Auditor];
+    // Lets go what the law may want: the tenant's own people, never MSP, never platform.
+    HoldRelease "hold.release" Owned [TenantAdmin, TenantApprover];
     RunCreate "run.create" Owned [MspOwner, MspTech, TenantAdmin, TenantOperator, Agent];
     RunRead "run.read" Owned [
         MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer, TenantApprover, Auditor, Agent];

@@ -39,6 +39,7 @@ kinds! {
     Session SessionId "ses" "One writer's stay in a vault, between B0 and B6.";
     Pack PackId "pck" "One upload of a pack or manifest; also the upload id in its object name.";
     Snapshot SnapshotId "snp" "A committed snapshot.";
+    Hold HoldId "hld" "A legal hold on a snapshot.";
     Event EventId "evt" "An audit or outbox event.";
 }
 

@@ -11,7 +11,7 @@ pub mod source;
 pub mod time;
 
 pub use id::{
-    AgentId, EventId, Id, IdGen, Kind, PackId, ParseIdError, RunId, SeededIds, SessionId,
+    AgentId, EventId, HoldId, Id, IdGen, Kind, PackId, ParseIdError, RunId, SeededIds, SessionId,
     SnapshotId, SystemIds, TenantId, TokenId, UserId, VaultId, WorkloadId,
 };
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

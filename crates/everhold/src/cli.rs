@@ -187,10 +187,22 @@ pub enum AdminCommand {
     /// that needs one of them reads again what was in it, and only that.
     DeclareLost(DeclareLost),
     /// List what keeps a tenant's collection, expiry and key destruction standing still. Exit code 1 when anything does.
-    Freezes(Freezes),
+    Freezes(List),
     /// Lift freezes once a person has decided about what raised them. The reason goes into the audit record; what was
     /// decided about does not freeze the tenant again.
     LiftFreeze(LiftFreeze),
+    /// Place a legal hold on snapshots: they stay, whatever their policy says, until every hold of them was released.
+    /// Softly expired ones come back. The reason goes into the audit record.
+    Hold(PlaceHold),
+    /// List a tenant's legal holds that stand, with their reasons.
+    Holds(List),
+    /// Release legal holds. The reason goes into the audit record. One person is enough so far: release by four eyes
+    /// is still to come.
+    ReleaseHold(ReleaseHold),
+    /// List snapshots their policy let go and that can still be taken back.
+    Expired(List),
+    /// Take the expiry of snapshots back: their policy leaves them alone for another 14 days.
+    UndoExpiry(UndoExpiry),
 }
 
 /// Which platform, which tenant.
@@ -275,11 +287,54 @@ pub struct ReplicaAt {
     pub json: bool,
 }
 
+/// A list of something of a tenant.
 #[derive(Debug, Args)]
-pub struct Freezes {
+pub struct List {
     #[command(flatten)]
     pub platform: Platform,
     /// The list as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlaceHold {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// Why they have to stay, for the audit record.
+    #[arg(long, value_name = "TEXT", value_parser = crate::commands::admin::reason)]
+    pub reason: String,
+    /// Ids of snapshots (snp_…).
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    pub snapshots: Vec<domain::SnapshotId>,
+    /// The holds as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReleaseHold {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// What was decided and why, for the audit record.
+    #[arg(long, value_name = "TEXT", value_parser = crate::commands::admin::reason)]
+    pub reason: String,
+    /// Ids as `admin holds` names them (hld_…).
+    #[arg(required = true, value_name = "HOLD")]
+    pub holds: Vec<domain::HoldId>,
+    /// The holds as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UndoExpiry {
+    #[command(flatten)]
+    pub platform: Platform,
+    /// Ids as `admin expired` names them (snp_…).
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    pub snapshots: Vec<domain::SnapshotId>,
+    /// The snapshots as JSON.
     #[arg(long)]
     pub json: bool,
 }

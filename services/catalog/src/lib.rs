@@ -8,6 +8,7 @@ mod browse;
 pub mod collection;
 pub mod error;
 pub mod freezes;
+pub mod holds;
 mod objects;
 pub mod packs;
 mod place;
@@ -42,6 +43,11 @@ pub(crate) const fn reconciler_scope(tenant: TenantId) -> Scope {
     Scope::without_permit(tenant, ScopeReason::Reconcile)
 }
 
+/// Where and as whom an operator acts by hand, who needs the platform's configuration for it (`everhold admin`).
+pub fn by_hand(tenant: TenantId) -> (Scope, Actor) {
+    (reconciler_scope(tenant), reconciler())
+}
+
 /// The catalog role.
 ///
 /// # Errors
@@ -70,6 +76,7 @@ fn router(app: Arc<Catalog>) -> OpenApiRouter {
         .merge(sessions::http::router())
         .merge(packs::http::router())
         .merge(snapshots::http::router())
+        .merge(holds::http::router())
         .merge(browse::http::router())
         .merge(restores::http::router())
         .merge(replica::http::router())

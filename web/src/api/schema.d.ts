@@ -243,6 +243,61 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/expired-snapshots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists snapshots their policy let go and that can still be taken back. */
+        get: operations["list_expired_snapshots"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/holds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Holds of the tenant, standing and released. */
+        get: operations["list_holds"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/holds/{hold_id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Release a legal hold.
+         * @description When no other hold of the snapshot stands, its policy decides again. Repeating the request with the same reason
+         *     changes nothing.
+         */
+        post: operations["release_hold"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants/{tenant_id}/leases": {
         parameters: {
             query?: never;
@@ -592,6 +647,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/holds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Place a legal hold.
+         * @description The snapshot stays, whatever its policy says, until every hold of it was released. One that was softly expired comes
+         *     back. Of a snapshot that was let go for good: 409 `conflict`.
+         */
+        post: operations["place_hold"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/packs": {
         parameters: {
             query?: never;
@@ -620,6 +696,27 @@ export interface paths {
         put?: never;
         /** Grants reads of packs of one snapshot. */
         post: operations["grant_restore"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/snapshots/{snapshot_id}/undo-expiry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take the expiry of a snapshot back.
+         * @description Its policy leaves it alone for another 14 days; a hold keeps it for longer. Of a snapshot that stands it changes
+         *     nothing. Of one that was let go for good: 409 `conflict`.
+         */
+        post: operations["undo_expiry"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1057,6 +1154,13 @@ export interface components {
          * @enum {string}
          */
         ExceptionKind: "unreadable" | "vanished" | "changed_while_read" | "shrank" | "metadata_incomplete";
+        /** @description A snapshot its policy let go, still whole: hidden from the list, and taken back by `undo-expiry`. */
+        ExpiredSnapshot: {
+            expired_at: components["schemas"]["Timestamp"];
+            snapshot: components["schemas"]["Snapshot"];
+            /** @description Until then at least it can be taken back. */
+            undo_until: components["schemas"]["Timestamp"];
+        };
         /** @description One wrong field. */
         FieldProblem: {
             /** @description What is wrong and what would be right. */
@@ -1086,6 +1190,36 @@ export interface components {
             cancel: boolean;
             lease_until: components["schemas"]["Timestamp"];
         };
+        /** @example hld_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        HldId: string;
+        /**
+         * @description A legal hold: its snapshot stays until every hold of it was released.
+         * @example {
+         *       "id": "hld_019bb213ca007fa5a2f97956acde8801",
+         *       "placed_at": "2026-11-22T10:00:00Z",
+         *       "placed_by": "usr_019bb213ca007fa5a2f97956acde8803",
+         *       "reason": "lawsuit 7 O 42/26: nothing may go",
+         *       "snapshot_id": "snp_019bb213ca007fa5a2f97956acde8802",
+         *       "state": "standing"
+         *     }
+         */
+        Hold: {
+            id: components["schemas"]["HldId"];
+            placed_at: components["schemas"]["Timestamp"];
+            /** @description Id of the person, or name of the service whose operator it was. */
+            placed_by?: string | null;
+            reason: string;
+            released_at?: components["schemas"]["Timestamp"] | null;
+            released_because?: string | null;
+            released_by?: string | null;
+            snapshot_id: components["schemas"]["SnpId"];
+            state: components["schemas"]["HoldState"];
+        };
+        /**
+         * @description Whether a hold still keeps its snapshot.
+         * @enum {string}
+         */
+        HoldState: "standing" | "released";
         Jwk: {
             alg: string;
             crv: string;
@@ -1256,6 +1390,34 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list. */
+        Page_ExpiredSnapshot: {
+            items: {
+                expired_at: components["schemas"]["Timestamp"];
+                snapshot: components["schemas"]["Snapshot"];
+                /** @description Until then at least it can be taken back. */
+                undo_until: components["schemas"]["Timestamp"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Hold: {
+            items: {
+                id: components["schemas"]["HldId"];
+                placed_at: components["schemas"]["Timestamp"];
+                /** @description Id of the person, or name of the service whose operator it was. */
+                placed_by?: string | null;
+                reason: string;
+                released_at?: components["schemas"]["Timestamp"] | null;
+                released_because?: string | null;
+                released_by?: string | null;
+                snapshot_id: components["schemas"]["SnpId"];
+                state: components["schemas"]["HoldState"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_RecordedEvent: {
             items: (components["schemas"]["AuditEvent"] & {
                 recorded_at: components["schemas"]["Timestamp"];
@@ -1398,6 +1560,16 @@ export interface components {
         };
         /** @example pck_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
         PckId: string;
+        /**
+         * @description `POST …/snapshots/{snapshot_id}/holds`.
+         * @example {
+         *       "reason": "lawsuit 7 O 42/26: nothing may go"
+         *     }
+         */
+        PlaceHold: {
+            /** @description Why, in 1 to 1000 characters; it goes into the audit record. */
+            reason: string;
+        };
         /** @description `GET /v1/tenants/{tenant_id}/platform-keys`: to whom a managed vault's agent wraps. */
         PlatformKeys: {
             /** @description Ed25519 public key that signs receipts, base64. */
@@ -1475,6 +1647,16 @@ export interface components {
              * @description Gapless within the tenant, from 1.
              */
             seq: number;
+        };
+        /**
+         * @description `POST …/holds/{hold_id}/release`.
+         * @example {
+         *       "reason": "lawsuit 7 O 42/26 was settled on 3 May"
+         *     }
+         */
+        ReleaseHold: {
+            /** @description Why, in 1 to 1000 characters; it goes into the audit record. */
+            reason: string;
         };
         /** @description A pack less than half of whose frames the newest snapshots use. */
         RepackCandidate: {
@@ -2324,6 +2506,119 @@ export interface operations {
             };
         };
     };
+    list_expired_snapshots: {
+        parameters: {
+            query?: {
+                workload_id?: components["schemas"]["WklId"];
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of snapshots, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ExpiredSnapshot"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_holds: {
+        parameters: {
+            query?: {
+                /** @description Only this snapshot's. */
+                snapshot_id?: components["schemas"]["SnpId"];
+                /** @description Both without it. */
+                state?: components["schemas"]["HoldState"];
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of holds, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Hold"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    release_hold: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The hold */
+                hold_id: components["schemas"]["HldId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReleaseHold"];
+            };
+        };
+        responses: {
+            /** @description The hold, released */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Hold"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     poll_lease: {
         parameters: {
             query?: never;
@@ -3085,6 +3380,47 @@ export interface operations {
             };
         };
     };
+    place_hold: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Repeating a request under its key places no second hold */
+                "idempotency-key"?: string | null;
+            };
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlaceHold"];
+            };
+        };
+        responses: {
+            /** @description The hold, standing */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Hold"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_snapshot_packs: {
         parameters: {
             query?: {
@@ -3149,6 +3485,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RestoreGrants"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    undo_expiry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The snapshot */
+                snapshot_id: components["schemas"]["SnpId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The snapshot, standing */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
                 };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */

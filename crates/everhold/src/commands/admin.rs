@@ -21,11 +21,11 @@ use domain::{IdGen as _, SystemClock, SystemIds};
 use serde::Serialize;
 use vault::scrub::Sample;
 
-use super::{FOUND, Usage, load, say};
+use super::{FOUND, Usage, keeping, load, say};
 use crate::{
     cli::{
-        AdminCommand, DeclareLost, Freezes, LiftFreeze, Platform, Rebuild, ReplicaAt,
-        ReplicaCommand, ReplicaSet, Scrub,
+        AdminCommand, DeclareLost, LiftFreeze, List, Platform, Rebuild, ReplicaAt, ReplicaCommand,
+        ReplicaSet, Scrub,
     },
     dev, server,
 };
@@ -42,10 +42,15 @@ pub async fn run(command: &AdminCommand) -> anyhow::Result<ExitCode> {
         AdminCommand::DeclareLost(args) => declare_lost(args).await,
         AdminCommand::Freezes(args) => list_freezes(args).await,
         AdminCommand::LiftFreeze(args) => lift_freeze(args).await,
+        AdminCommand::Hold(args) => keeping::hold(args).await,
+        AdminCommand::Holds(args) => keeping::holds(args).await,
+        AdminCommand::ReleaseHold(args) => keeping::release(args).await,
+        AdminCommand::Expired(args) => keeping::expired(args).await,
+        AdminCommand::UndoExpiry(args) => keeping::undo(args).await,
     }
 }
 
-async fn open(platform: &Platform) -> anyhow::Result<Catalog> {
+pub async fn open(platform: &Platform) -> anyhow::Result<Catalog> {
     let config = match &platform.state {
         Some(state) => dev::config_of_state(state)?,
         None => load(platform.config.config.as_deref())?,
@@ -53,7 +58,7 @@ async fn open(platform: &Platform) -> anyhow::Result<Catalog> {
     server::catalog_alone(&config, Arc::new(SystemClock), Arc::new(SystemIds)).await
 }
 
-fn json(value: &impl Serialize) -> anyhow::Result<()> {
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(say(serde_json::to_string_pretty(value)?)?)
 }
 
@@ -220,7 +225,7 @@ async fn tell_status(app: &Catalog, args: &ReplicaAt) -> anyhow::Result<ExitCode
 }
 
 /// A refusal with the fields it is about; the rest as it is.
-fn refusal(error: catalog::error::Error) -> anyhow::Error {
+pub fn refusal(error: catalog::error::Error) -> anyhow::Error {
     match error {
         catalog::error::Error::Refused(problem) => {
             let fields = problem.fields.iter().map(|f| format!("{}: {}", f.field, f.detail));
@@ -276,7 +281,7 @@ async fn declare_lost(args: &DeclareLost) -> anyhow::Result<ExitCode> {
     Ok(if all { ExitCode::SUCCESS } else { FOUND })
 }
 
-async fn list_freezes(args: &Freezes) -> anyhow::Result<ExitCode> {
+async fn list_freezes(args: &List) -> anyhow::Result<ExitCode> {
     let app = open(&args.platform).await?;
     let standing = freezes::list(&app, args.platform.tenant).await?;
     if args.json {

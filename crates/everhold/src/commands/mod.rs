@@ -4,6 +4,7 @@ pub mod admin;
 pub mod dev;
 pub mod devstore;
 pub mod doctor;
+mod keeping;
 pub mod migrate;
 pub mod probe;
 pub mod serve;

@@ -257,42 +257,19 @@ pub async fn set_forgotten(
     Ok(())
 }
 
-pub async fn insert_hold(
+/// When a snapshot was let go for good. `None`: there is none, or it was not.
+pub async fn find_forgotten_at(
     tx: &mut TenantTx,
-    id: Uuid,
-    snapshot: SnapshotId,
-    reason: &str,
-    now: Timestamp,
-) -> Result<(), pg::Error> {
-    sqlx::query!(
-        "INSERT INTO catalog.snapshot_holds (tenant_id, id, snapshot_id, reason, placed_at) VALUES ($1, $2, $3, $4, $5)",
+    id: SnapshotId,
+) -> Result<Option<Timestamp>, pg::Error> {
+    let at = sqlx::query_scalar!(
+        "SELECT forgotten_at FROM catalog.snapshots WHERE tenant_id = $1 AND id = $2",
         tx.tenant().uuid(),
-        id,
-        snapshot.uuid(),
-        reason,
-        OffsetDateTime::from(now),
+        id.uuid(),
     )
-    .execute(tx.conn())
+    .fetch_optional(tx.conn())
     .await?;
-    Ok(())
-}
-
-/// Ends every standing hold of the snapshot; says how many.
-pub async fn release_holds(
-    tx: &mut TenantTx,
-    snapshot: SnapshotId,
-    now: Timestamp,
-) -> Result<u64, pg::Error> {
-    let done = sqlx::query!(
-        "UPDATE catalog.snapshot_holds SET released_at = $3
-         WHERE tenant_id = $1 AND snapshot_id = $2 AND released_at IS NULL",
-        tx.tenant().uuid(),
-        snapshot.uuid(),
-        OffsetDateTime::from(now),
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(done.rows_affected())
+    Ok(at.flatten().map(Timestamp::from))
 }
 
 /// Condemned packs of this agent's ended sessions, not older than `uploaded_after`: their grace starts again, because the session

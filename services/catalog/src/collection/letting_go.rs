@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use api::{catalog::Snapshot, problem::Code};
 use authz::{Actor, Scope};
 use bytes::Bytes;
 use domain::{
@@ -19,7 +20,7 @@ use super::{
     CollectError, begin,
     expiry_store::{self as sql, CandidateRow, ForgetRow, WithExpired},
 };
-use crate::{error::Error, packs::locks, place, round::Round, state::Catalog};
+use crate::{error::Error, packs::locks, place, round::Round, snapshots, state::Catalog};
 
 /// How long a soft expiry can be taken back.
 pub const UNDO: Duration = Duration::from_secs(14 * 86_400);
@@ -127,52 +128,37 @@ pub async fn undo_expire(
     Ok(true)
 }
 
-/// Holds a snapshot; one that was softly expired comes back. False: there is none to hold.
+/// Takes a soft expiry back for somebody who asked. Of a snapshot that stands: nothing to do.
 ///
 /// # Errors
-/// The database's.
-pub async fn hold(
+/// `not_found`; `conflict` for a snapshot that was let go for good, with what is left to do.
+pub async fn undo(
     app: &Catalog,
     scope: Scope,
     by: &Actor,
     id: SnapshotId,
-    reason: &str,
-) -> Result<bool, Error> {
-    let now = app.clock.now();
+) -> Result<Snapshot, Error> {
+    undo_expire(app, scope, by, id).await?;
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    let state = sql::lock_snapshot(&mut tx, id).await?.map(|(_, state)| state);
-    if !matches!(state.as_deref(), Some("committed" | "expired")) {
-        tx.rollback().await?;
-        return Ok(false);
+    match snapshots::store::find(&mut tx, id, None).await? {
+        Some(row) => Ok(row.into_dto()),
+        None => Err(gone(&mut tx, id).await?),
     }
-    sql::set_unexpired(&mut tx, id, now).await?;
-    let hold = EventId::fresh(&*app.ids, now).uuid();
-    sql::insert_hold(&mut tx, hold, id, reason, now).await?;
-    tx.commit(event(app, now, by, "snapshot.held", id)).await?;
-    Ok(true)
 }
 
-/// Ends every hold of a snapshot. Says how many stood.
+/// What is told about a snapshot that does not stand and cannot be made to.
 ///
 /// # Errors
 /// The database's.
-pub async fn release(
-    app: &Catalog,
-    scope: Scope,
-    by: &Actor,
-    id: SnapshotId,
-) -> Result<u64, Error> {
-    let now = app.clock.now();
-    let mut tx = TenantTx::begin(&app.db, scope).await?;
-    sql::lock_snapshot(&mut tx, id).await?;
-    let released = sql::release_holds(&mut tx, id, now).await?;
-    let event = event(app, now, by, "snapshot.hold_released", id).detail("holds", released);
-    if released == 0 {
-        tx.rollback().await?;
-    } else {
-        tx.commit(event).await?;
-    }
-    Ok(released)
+pub async fn gone(tx: &mut TenantTx, id: SnapshotId) -> Result<Error, pg::Error> {
+    let Some(at) = sql::find_forgotten_at(tx, id).await? else { return Ok(Error::not_found()) };
+    let days = UNDO.as_secs() / 86_400;
+    Ok(Error::because(
+        Code::Conflict,
+        format!(
+            "the snapshot was let go for good on {at}, its {days} days to take it back were over, and nothing brings it back: restore from another snapshot of the workload, and place a hold on those that must stay"
+        ),
+    ))
 }
 
 /// Decides for good about what expired long enough ago. A snapshot the plan would keep by now, because newer ones

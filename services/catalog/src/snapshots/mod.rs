@@ -1,6 +1,6 @@
 //! Snapshots: the list, one of them, what it needs.
 //!
-//! Invariant: an agent sees its own snapshots only; expired ones are not there.
+//! Invariant: an agent sees its own snapshots only; expired ones are not there, but in a list of their own.
 
 pub mod http;
 pub mod manifests;
@@ -8,16 +8,16 @@ pub mod receipts;
 pub mod store;
 
 use api::{
-    catalog::{Snapshot, SnapshotPacks, SnapshotQuery},
+    catalog::{ExpiredSnapshot, Snapshot, SnapshotPacks, SnapshotQuery},
     page::Page,
 };
-use authz::{Action, Permit};
+use authz::{Action, Permit, Scope};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use domain::{PackId, SnapshotId, Timestamp};
+use domain::{AgentId, PackId, SnapshotId, Timestamp};
 use pg::TenantTx;
 
-use crate::{error::Error, state::Catalog};
-use store::{Filter, SnapshotRow};
+use crate::{collection::letting_go, error::Error, state::Catalog};
+use store::{Filter, SnapshotRow, Which};
 
 /// A page's size as asked for.
 pub fn page_limit(asked: Option<u32>) -> u32 {
@@ -49,6 +49,31 @@ fn after(text: &str) -> Result<(Timestamp, SnapshotId), Error> {
     Ok((at.parse().map_err(|_| bad_cursor())?, id.parse().map_err(|_| bad_cursor())?))
 }
 
+/// A page of snapshots, newest first; of one agent only, when one asks.
+async fn page(
+    app: &Catalog,
+    scope: Scope,
+    agent: Option<AgentId>,
+    query: &SnapshotQuery,
+    which: Which,
+) -> Result<Page<SnapshotRow>, Error> {
+    let limit = page_limit(query.limit);
+    let filter = Filter {
+        workload: query.workload_id,
+        agent,
+        which,
+        after: query.cursor.as_deref().map(after).transpose()?,
+    };
+    let mut tx = TenantTx::begin(&app.db, scope).await?;
+    let mut items = store::list(&mut tx, filter, i64::from(limit) + 1).await?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let last = items.last().filter(|_| more);
+    let next_cursor =
+        last.map(|row| cursor(&format!("{} {}", Timestamp::from(row.committed_at), row.id())));
+    Ok(Page { items, next_cursor })
+}
+
 /// Committed snapshots, newest first.
 ///
 /// # Errors
@@ -58,20 +83,28 @@ pub async fn list<A: Action>(
     permit: &Permit<A>,
     query: &SnapshotQuery,
 ) -> Result<Page<Snapshot>, Error> {
-    let limit = page_limit(query.limit);
-    let filter = Filter {
-        workload: query.workload_id,
-        agent: permit.actor().agent_id(),
-        after: query.cursor.as_deref().map(after).transpose()?,
-    };
-    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
-    let mut rows = store::list(&mut tx, filter, i64::from(limit) + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more);
-    let next_cursor =
-        last.map(|row| cursor(&format!("{} {}", Timestamp::from(row.committed_at), row.id())));
-    Ok(Page { items: rows.into_iter().map(SnapshotRow::into_dto).collect(), next_cursor })
+    let (scope, agent) = (permit.scope(), permit.actor().agent_id());
+    let Page { items, next_cursor } = page(app, scope, agent, query, Which::Committed).await?;
+    Ok(Page { items: items.into_iter().map(SnapshotRow::into_dto).collect(), next_cursor })
+}
+
+/// Softly expired snapshots, newest first; of one agent only, when one asks.
+///
+/// # Errors
+/// `validation` for a bad cursor.
+pub async fn list_expired(
+    app: &Catalog,
+    scope: Scope,
+    agent: Option<AgentId>,
+    query: &SnapshotQuery,
+) -> Result<Page<ExpiredSnapshot>, Error> {
+    let Page { items, next_cursor } = page(app, scope, agent, query, Which::Expired).await?;
+    let items = items.into_iter().filter_map(|row| {
+        let expired_at = Timestamp::from(row.expired_at?);
+        let undo_until = expired_at + letting_go::UNDO;
+        Some(ExpiredSnapshot { snapshot: row.into_dto(), expired_at, undo_until })
+    });
+    Ok(Page { items: items.collect(), next_cursor })
 }
 
 /// One committed snapshot the caller may see.

@@ -25,6 +25,7 @@ pub struct SnapshotRow {
     pub seq: i64,
     pub state: String,
     pub committed_at: OffsetDateTime,
+    pub expired_at: Option<OffsetDateTime>,
     pub status: String,
     pub paths: Vec<String>,
     pub tags: serde_json::Value,
@@ -85,8 +86,28 @@ pub struct Filter {
     pub workload: Option<WorkloadId>,
     /// Agents see their own.
     pub agent: Option<AgentId>,
+    /// Those softly expired, instead of those that stand.
+    pub which: Which,
     /// The last one of the page before.
     pub after: Option<(Timestamp, SnapshotId)>,
+}
+
+/// The two states people see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Which {
+    #[default]
+    Committed,
+    Expired,
+}
+
+impl Which {
+    /// The word in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 pub async fn list(
@@ -96,11 +117,11 @@ pub async fn list(
 ) -> Result<Vec<SnapshotRow>, pg::Error> {
     Ok(sqlx::query_as!(
         SnapshotRow,
-        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, status,
+        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, expired_at, status,
                   paths, tags, files, directories, others, source_bytes, new_bytes, stored_bytes, exceptions,
                   duration_ms, slots, protect_until, locked_until
            FROM catalog.snapshots
-           WHERE tenant_id = $1 AND state = 'committed'
+           WHERE tenant_id = $1 AND state = $7
              AND ($2::uuid IS NULL OR workload_id = $2) AND ($3::uuid IS NULL OR agent_id = $3)
              AND ($4::timestamptz IS NULL OR (committed_at, id) < ($4, $5::uuid))
            ORDER BY committed_at DESC, id DESC LIMIT $6"#,
@@ -110,6 +131,7 @@ pub async fn list(
         filter.after.map(|(at, _)| OffsetDateTime::from(at)),
         filter.after.map(|(_, id)| id.uuid()),
         limit,
+        filter.which.as_str(),
     )
     .fetch_all(tx.conn())
     .await?)
@@ -123,7 +145,7 @@ pub async fn find(
 ) -> Result<Option<SnapshotRow>, pg::Error> {
     Ok(sqlx::query_as!(
         SnapshotRow,
-        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, status,
+        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, expired_at, status,
                   paths, tags, files, directories, others, source_bytes, new_bytes, stored_bytes, exceptions,
                   duration_ms, slots, protect_until, locked_until
            FROM catalog.snapshots
@@ -143,7 +165,7 @@ pub async fn find_by_session(
 ) -> Result<Option<SnapshotRow>, pg::Error> {
     Ok(sqlx::query_as!(
         SnapshotRow,
-        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, status,
+        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, expired_at, status,
                   paths, tags, files, directories, others, source_bytes, new_bytes, stored_bytes, exceptions,
                   duration_ms, slots, protect_until, locked_until
            FROM catalog.snapshots WHERE tenant_id = $1 AND session_id = $2"#,
@@ -162,7 +184,7 @@ pub async fn newest_locked(
 ) -> Result<Option<SnapshotRow>, pg::Error> {
     Ok(sqlx::query_as!(
         SnapshotRow,
-        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, status,
+        r#"SELECT tenant_id, id, vault_id, workload_id, agent_id, run_id, parent_id, manifest_id, seq, state, committed_at, expired_at, status,
                   paths, tags, files, directories, others, source_bytes, new_bytes, stored_bytes, exceptions,
                   duration_ms, slots, protect_until, locked_until
            FROM catalog.snapshots s WHERE tenant_id = $1 AND workload_id = $2 AND state = 'committed'

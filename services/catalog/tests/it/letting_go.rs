@@ -14,7 +14,7 @@ use vault::{layout, manifest::SignedManifest, receipt::ForgetRecord, store::Dele
 use crate::support::{Agent, DAY, World, world};
 
 /// One backup a day, each with a pack of its own that the next one drops.
-async fn dailies(world: &World, agent: &Agent, count: usize) -> Vec<SnapshotId> {
+pub async fn dailies(world: &World, agent: &Agent, count: usize) -> Vec<SnapshotId> {
     let mut chain: Vec<SignedManifest> = Vec::new();
     let mut made = Vec::new();
     let mut before = Vec::new();
@@ -34,7 +34,7 @@ fn actor(agent: &Agent) -> authz::Actor {
     agent.actor()
 }
 
-async fn state(world: &World, id: SnapshotId) -> String {
+pub async fn state(world: &World, id: SnapshotId) -> String {
     let mut connection = world.app.database().superuser().await.expect("superuser");
     sqlx::query_scalar("SELECT state FROM catalog.snapshots WHERE id = $1")
         .bind(id.uuid())
@@ -118,8 +118,8 @@ async fn a_hold_and_a_reader_keep_what_the_rule_gives_up() {
     let agent = world.agent(world.app.tenant()).await;
     let all = dailies(&world, &agent, 6).await;
     world.advance(500 * DAY);
-    let (scope, by) = (agent.scope(), actor(&agent));
-    assert!(letting_go::hold(&world.catalog, scope, &by, all[0], "lawsuit").await.expect("held"));
+    let scope = agent.scope();
+    let hold = world.hold(&agent, all[0]).await;
     let body = RequestRestoreGrants { packs: vec![] };
     let grants: RestoreGrants =
         agent.post(&format!("snapshots/{}/restore-grants", all[1]), &body).await.expect("grants");
@@ -129,14 +129,14 @@ async fn a_hold_and_a_reader_keep_what_the_rule_gives_up() {
     // Straight at the row, too: the plan is not the only guard.
     assert!(!world.soft_expire(&agent, all[0]).await && !world.soft_expire(&agent, all[1]).await);
     // Holding one that is softly expired brings it back.
-    assert!(letting_go::hold(&world.catalog, scope, &by, all[2], "lawsuit").await.expect("held"));
+    world.hold(&agent, all[2]).await;
     assert_eq!(state(&world, all[2]).await, "committed");
     world.advance(2 * DAY);
     assert_eq!(
         letting_go::expire(&world.catalog, scope, agent.workload).await.expect("plan"),
         [all[1]]
     );
-    assert_eq!(letting_go::release(&world.catalog, scope, &by, all[0]).await.expect("released"), 1);
+    world.release(&agent, hold).await;
     assert_eq!(
         letting_go::expire(&world.catalog, scope, agent.workload).await.expect("plan"),
         [all[0]]

@@ -5,6 +5,7 @@ mod collection;
 mod commit;
 mod crash;
 mod heal;
+mod holds;
 mod letting_go;
 mod packs;
 mod place;

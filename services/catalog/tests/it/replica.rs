@@ -15,7 +15,7 @@ use api::{
 };
 use bytes::Bytes;
 use catalog::{
-    collection::{CollectError, GRACE, begin_delete, condemn, finish_delete, letting_go},
+    collection::{CollectError, GRACE, begin_delete, condemn, finish_delete},
     replica::{
         self,
         copy::{self, Turn},
@@ -95,6 +95,21 @@ async fn check_order(world: &World, agent: &Agent, snapshots: &[SnapshotId]) {
             assert!(may_be, "a manifest before {missing:?}");
         }
     }
+}
+
+/// What the last turn wrote down, and the figures are made from, is what is counted now.
+async fn check_figures(world: &World, agent: &Agent) {
+    let mut connection = world.app.database().superuser().await.expect("superuser");
+    let (bytes, oldest): (i64, Option<time::OffsetDateTime>) = sqlx::query_as(
+        "SELECT bytes_behind, oldest_uncopied_at FROM catalog.replicas WHERE vault_id = $1",
+    )
+    .bind(agent.vault.uuid())
+    .fetch_one(&mut connection)
+    .await
+    .expect("a replica");
+    let now = status(agent).await;
+    assert_eq!(bytes.unsigned_abs(), now.bytes_behind);
+    assert_eq!(oldest.map(Timestamp::from), now.oldest_uncopied_at);
 }
 
 /// Polls a future so many times and then drops it, as a kill at that point would.
@@ -213,6 +228,7 @@ async fn a_turn_that_uses_up_its_budget_leaves_the_rest_in_order() {
     while status(&agent).await.snapshots_behind > 0 {
         turn(&world, &agent, 1).await;
         check_order(&world, &agent, &snapshots).await;
+        check_figures(&world, &agent).await;
         turns += 1;
         assert!(turns < 50, "it goes on");
     }
@@ -255,6 +271,7 @@ async fn bytes_that_are_not_what_their_name_says_are_not_copied() {
     let told = status(&agent).await;
     assert!(told.trouble.expect("told").contains(&pack.key));
     assert_eq!((told.snapshots_behind, told.packs_behind), (1, 2));
+    check_figures(&world, &agent).await;
     // Others do not wait for it.
     assert_eq!(turn(&world, &sound, 1_000).await.copied, 4);
     check_order(&world, &sound, &[other]).await;
@@ -329,9 +346,7 @@ async fn locks_follow_the_plan_even_when_the_first_store_is_lost() {
     let id = backup(&world, &agent, 2).await;
     set(&world, &agent, 7).await;
     turn(&world, &agent, 1_000).await;
-    letting_go::hold(&world.catalog, agent.scope(), &agent.actor(), id, "lawsuit")
-        .await
-        .expect("held");
+    world.hold(&agent, id).await;
     // Nobody extends anything at the first store, whose locks come to their end on the way: the plan alone keeps these.
     world.advance(340 * DAY);
     for _ in 0..12 {

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use api::{Code, catalog::LockStanding};
 use authz::Role;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use catalog::{
-    collection::letting_go,
-    steward::{self, AHEAD, Report, alarms::Trouble, certificate},
-};
+use catalog::steward::{self, AHEAD, Report, alarms::Trouble, certificate};
 use domain::{PackId, SnapshotId, Timestamp};
 use vault::certificate::{LockCertificate, LockedObject, objects_hash};
 
@@ -71,9 +68,7 @@ async fn a_small_budget_takes_the_earliest_ends_first_and_the_next_run_goes_on()
     let world = world().await;
     let agent = world.agent(world.app.tenant()).await;
     let id = backup(&world, &agent, 6).await;
-    letting_go::hold(&world.catalog, agent.scope(), &agent.actor(), id, "lawsuit")
-        .await
-        .expect("held");
+    world.hold(&agent, id).await;
     world.advance(370 * DAY);
     // One of them is needed soonest.
     let before = locks(&world, &agent, id).await;

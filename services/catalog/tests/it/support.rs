@@ -24,10 +24,11 @@ use bytes::Bytes;
 use catalog::{
     Catalog, CatalogConfig,
     collection::{expiry_store, letting_go::UNDO},
+    holds,
 };
 use devstore::{Config, DevStore, Key, Policy};
 use domain::{
-    AgentId, IdGen, PackId, RunId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId,
+    AgentId, HoldId, IdGen, PackId, RunId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId,
     retention::RetentionRule,
 };
 use ed25519_dalek::VerifyingKey;
@@ -436,6 +437,19 @@ impl World {
         let done = expiry_store::set_expired(&mut tx, id, self.now()).await.expect("expired");
         tx.commit_operational(OperationalReason::JobState).await.expect("commit");
         done
+    }
+
+    /// Places a hold on one of the agent's snapshots.
+    pub async fn hold(&self, agent: &Agent, id: SnapshotId) -> HoldId {
+        let (scope, by) = (agent.scope(), agent.actor());
+        let held = holds::place(&self.catalog, scope, &by, id, "lawsuit", None).await;
+        held.expect("held").id
+    }
+
+    pub async fn release(&self, agent: &Agent, id: HoldId) {
+        let (scope, by) = (agent.scope(), agent.actor());
+        let done = holds::release(&self.catalog, scope, &by, id, "it is settled").await;
+        done.expect("released");
     }
 
     /// Softly expires one snapshot, waits for the undo to end and forgets it, whatever the plan says.

@@ -24,15 +24,16 @@ struct Ids {
     session: String,
     snapshot: String,
     pack: String,
+    hold: String,
 }
 
 /// Every operation, as an agent would call it with these ids.
 fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
     let (get, post) = (Method::GET, Method::POST);
-    let json = |value: Result<Value, serde_json::Error>| value.expect("json");
+    let text = |value: Result<Value, serde_json::Error>| value.expect("json");
     let pack = ids.pack.parse().expect("id");
-    let beat = json(serde_json::to_value(SessionHeartbeat { fence: 1 }));
-    let packs = json(serde_json::to_value(AllocatePacks {
+    let beat = text(serde_json::to_value(SessionHeartbeat { fence: 1 }));
+    let packs = text(serde_json::to_value(AllocatePacks {
         fence: 1,
         packs: vec![api::catalog::AllocatePack {
             seq: 0,
@@ -42,23 +43,24 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
             length: 1,
         }],
     }));
-    let confirm = json(serde_json::to_value(ConfirmPacks {
+    let confirm = text(serde_json::to_value(ConfirmPacks {
         fence: 1,
         packs: vec![ConfirmPack { id: pack, version_id: None }],
     }));
-    let commit = json(serde_json::to_value(CommitSession {
+    let commit = text(serde_json::to_value(CommitSession {
         fence: 1,
         manifest_id: pack,
         paths: vec![],
         tags: Default::default(),
         stats: Default::default(),
     }));
-    let open = json(serde_json::to_value(OpenSession {
+    let open = text(serde_json::to_value(OpenSession {
         workload_id: ids.workload.parse().expect("id"),
         lease_token: lease.into(),
         last_receipt: None,
     }));
-    let restore = json(serde_json::to_value(RequestRestoreGrants { packs: vec![pack] }));
+    let restore = text(serde_json::to_value(RequestRestoreGrants { packs: vec![pack] }));
+    let why = json!({ "reason": "lawsuit" });
     vec![
         (get.clone(), "vaults", Value::Null),
         (get.clone(), "vaults/{vault_id}", Value::Null),
@@ -74,7 +76,12 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
         (get.clone(), "snapshots/{snapshot_id}/packs", Value::Null),
         (get.clone(), "snapshots/{snapshot_id}/certificate", Value::Null),
         (post.clone(), "snapshots/{snapshot_id}/certificate", Value::Null),
-        (get, "snapshots/{snapshot_id}/entries", Value::Null),
+        (get.clone(), "snapshots/{snapshot_id}/entries", Value::Null),
+        (get.clone(), "expired-snapshots", Value::Null),
+        (post.clone(), "snapshots/{snapshot_id}/undo-expiry", Value::Null),
+        (get, "holds", Value::Null),
+        (post.clone(), "snapshots/{snapshot_id}/holds", why.clone()),
+        (post.clone(), "holds/{hold_id}/release", why),
         (post.clone(), "snapshots/{snapshot_id}/restore-grants", restore),
         (post.clone(), "sessions", open),
         (post.clone(), "sessions/{session_id}/heartbeat", beat.clone()),
@@ -90,7 +97,8 @@ fn fill(template: &str, ids: &Ids) -> String {
         .replace("{vault_id}", &ids.vault)
         .replace("{workload_id}", &ids.workload)
         .replace("{session_id}", &ids.session)
-        .replace("{snapshot_id}", &ids.snapshot);
+        .replace("{snapshot_id}", &ids.snapshot)
+        .replace("{hold_id}", &ids.hold);
     format!("/v1/tenants/{}/{rest}", ids.tenant)
 }
 
@@ -105,6 +113,7 @@ async fn theirs(world: &World) -> (crate::support::Agent, Ids) {
     let reply = world.backup(&agent, &mut Vec::new(), 1, &[]).await;
     let session = world.try_open(&agent, 2, None).await.expect("open");
     let packs = world.upload_some(&agent, &session, 0..1).await;
+    let hold = world.hold(&agent, reply.snapshot.id).await;
     let ids = Ids {
         tenant: agent.tenant.to_string(),
         vault: agent.vault.to_string(),
@@ -112,6 +121,7 @@ async fn theirs(world: &World) -> (crate::support::Agent, Ids) {
         session: session.id.to_string(),
         snapshot: reply.snapshot.id.to_string(),
         pack: packs[0].id().to_string(),
+        hold: hold.to_string(),
     };
     (agent, ids)
 }
@@ -125,6 +135,7 @@ fn made_up(world: &World, tenant: &str) -> Ids {
         session: format!("ses_{}", id()),
         snapshot: format!("snp_{}", id()),
         pack: format!("pck_{}", id()),
+        hold: format!("hld_{}", id()),
     }
 }
 

@@ -16,7 +16,7 @@ use catalog::{
     sessions::jobs,
     snapshots, steward,
 };
-use domain::{PackId, SnapshotId, Timestamp, WorkloadId, retention::RetentionRule};
+use domain::{HoldId, PackId, SnapshotId, Timestamp, WorkloadId, retention::RetentionRule};
 use vault::{
     layout,
     manifest::SignedManifest,
@@ -65,13 +65,19 @@ struct Book {
     agent: usize,
     needs: BTreeMap<PackId, Object>,
     promised: Timestamp,
-    held: bool,
+    holds: Vec<HoldId>,
     reading_until: Timestamp,
     /// When it was first seen expired, and never undone since.
     expired: Option<Timestamp>,
     /// The decision is final, whether or not its record is in the bucket.
     decided: bool,
     gone: bool,
+}
+
+impl Book {
+    fn held(&self) -> bool {
+        !self.holds.is_empty()
+    }
 }
 
 /// One writer of a vault.
@@ -220,7 +226,7 @@ impl Life {
             agent: one,
             needs,
             promised: reply.snapshot.protect_until,
-            held: false,
+            holds: vec![],
             reading_until: Timestamp::UNIX_EPOCH,
             expired: None,
             decided: false,
@@ -275,27 +281,21 @@ impl Life {
     async fn hold(&mut self) {
         let all: Vec<_> = self.standing(false).into_iter().chain(self.standing(true)).collect();
         let Some(id) = self.dice.pick(&all) else { return };
-        let agent = &self.agents[self.books[&id].agent];
-        let done =
-            letting_go::hold(&self.world.catalog, agent.scope(), &agent.actor(), id, "lawsuit")
-                .await;
-        if done.expect("asked") {
-            let book = self.books.get_mut(&id).expect("known");
-            (book.held, book.expired) = (true, None);
-            self.tend().await;
-            self.count("holds");
-        }
+        let hold = self.world.hold(&self.agents[self.books[&id].agent], id).await;
+        let book = self.books.get_mut(&id).expect("known");
+        book.holds.push(hold);
+        book.expired = None;
+        self.tend().await;
+        self.count("holds");
     }
 
     async fn release(&mut self) {
         let held: Vec<_> =
-            self.books.iter().filter(|(_, book)| book.held).map(|(id, _)| *id).collect();
+            self.books.iter().filter(|(_, book)| book.held()).map(|(id, _)| *id).collect();
         let Some(id) = self.dice.pick(&held) else { return };
-        let agent = &self.agents[self.books[&id].agent];
-        letting_go::release(&self.world.catalog, agent.scope(), &agent.actor(), id)
-            .await
-            .expect("released");
-        self.books.get_mut(&id).expect("known").held = false;
+        let book = self.books.get_mut(&id).expect("known");
+        let hold = book.holds.pop().expect("held");
+        self.world.release(&self.agents[book.agent], hold).await;
         self.count("releases");
     }
 
@@ -403,7 +403,7 @@ impl Life {
             if state == "committed" {
                 book.expired = None;
             } else if book.expired.is_none() {
-                assert!(!book.held, "{id} went under hold");
+                assert!(!book.held(), "{id} went under hold");
                 assert!(book.promised <= now, "{id} went before its promise");
                 assert!(book.reading_until <= now, "{id} went under its reader");
                 book.expired = Some(now);
@@ -425,7 +425,7 @@ impl Life {
         }
         let mut asked = Vec::new();
         for (id, book) in self.books.iter().filter(|(_, book)| !book.gone) {
-            let kept = book.held || newest.contains(id);
+            let kept = book.held() || newest.contains(id);
             for object in book.needs.values() {
                 let version = (object.key.clone(), object.version.clone());
                 assert!(listed[book.agent].contains(&version), "{id} lost {version:?}");
