@@ -11,11 +11,12 @@ mod objects;
 mod plan;
 mod store;
 
-use domain::{EventId, TenantId, VaultId};
+use domain::{EventId, SnapshotId, TenantId, VaultId};
 use pg::{AuditEvent, TenantTx};
 use serde::Serialize;
 
 use plan::Rows;
+use store::Written;
 
 use crate::{error::Error, state::Catalog};
 
@@ -44,7 +45,7 @@ pub struct Report {
     pub references: usize,
     /// What was not believed or could not be kept, in words.
     pub findings: Vec<String>,
-    /// Rows that were not there before; 0 in a dry run.
+    /// Rows that were not there before, or said that something stands that was forgotten; 0 in a dry run.
     pub written: u64,
 }
 
@@ -67,11 +68,19 @@ pub async fn rebuild(
         let rows = plan::plan(tenant, vault, facts, app.clock.now());
         let mut report = report(vault, &rows);
         if mode == Mode::Apply && rows.keys.is_some() {
-            report.written = write(app, tenant, vault, &rows).await?;
+            let written = write(app, tenant, vault, &rows).await?;
+            report.written = written.rows;
+            report.findings.extend(written.held.iter().map(held));
         }
         reports.push(report);
     }
     Ok(reports)
+}
+
+fn held(id: &SnapshotId) -> String {
+    format!(
+        "{id}: the bucket says that it was forgotten, and it is under hold here: it stands as before; look whether its packs are there (scrub), release the hold if it is over, and repeat"
+    )
 }
 
 fn report(vault: VaultId, rows: &Rows) -> Report {
@@ -93,17 +102,29 @@ fn report(vault: VaultId, rows: &Rows) -> Report {
     }
 }
 
-async fn write(app: &Catalog, tenant: TenantId, vault: VaultId, rows: &Rows) -> Result<u64, Error> {
+async fn write(
+    app: &Catalog,
+    tenant: TenantId,
+    vault: VaultId,
+    rows: &Rows,
+) -> Result<Written, Error> {
     let now = app.clock.now();
     let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
     let written = store::write(&mut tx, vault, rows, &*app.ids, now).await?;
-    let event_id = EventId::fresh(&*app.ids, now);
     let actor = crate::reconciler();
-    let event = AuditEvent::new(event_id, now, &actor, "catalog.rebuilt", "vault", &vault)
-        .detail("rows", written)
+    let fresh = || EventId::fresh(&*app.ids, now);
+    let of_one = |id: &SnapshotId| {
+        AuditEvent::new(fresh(), now, &actor, "snapshot.forgotten", "snapshot", id)
+            .detail("vault_id", vault)
+            .detail("reason", "a rebuild found its signed forget record in the bucket")
+    };
+    let mut events: Vec<AuditEvent> = written.forgotten.iter().map(of_one).collect();
+    let event = AuditEvent::new(fresh(), now, &actor, "catalog.rebuilt", "vault", &vault)
+        .detail("rows", written.rows)
         .detail("snapshots", rows.snapshots.len())
         .detail("packs", rows.packs.len())
         .detail("unconfirmed", rows.undecided.len());
-    tx.commit(event).await?;
+    events.push(event);
+    tx.commit_all(events).await?;
     Ok(written)
 }

@@ -1,22 +1,33 @@
-//! SQL of a rebuild: what is there already stays as it is.
+//! SQL of a rebuild: what is there already stays as it is, but what was forgotten since is forgotten.
 
-use domain::{EventId, IdGen, Timestamp, VaultId};
+use domain::{EventId, IdGen, SnapshotId, Timestamp, VaultId};
 use pg::TenantTx;
 use time::OffsetDateTime;
 
-use crate::freezes;
+use crate::{collection::expiry_store, freezes};
 
 use super::plan::{KeyRows, PackRow, ReferenceRow, Rows, SessionRow, SnapshotRow, WorkloadRow};
 
-/// Writes every row that is missing. Gives how many those were.
+/// What a rebuild changed.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Rows that were not there before, or said otherwise.
+    pub rows: u64,
+    /// Snapshots that stood here, and that the bucket says were forgotten.
+    pub forgotten: Vec<SnapshotId>,
+    /// The same, under hold: they stand as before.
+    pub held: Vec<SnapshotId>,
+}
+
+/// Writes every row that is missing, and what was forgotten since the rows that are there.
 pub async fn write(
     tx: &mut TenantTx,
     vault: VaultId,
     rows: &Rows,
     ids: &dyn IdGen,
     now: Timestamp,
-) -> Result<u64, pg::Error> {
-    let mut written = 0;
+) -> Result<Written, pg::Error> {
+    let (mut written, mut forgotten, mut held) = (0, Vec::new(), Vec::new());
     if let Some(keys) = &rows.keys {
         written += insert_vault(tx, vault, keys, now).await?;
     }
@@ -32,6 +43,14 @@ pub async fn write(
     for row in &rows.snapshots {
         written += insert_snapshot(tx, vault, row).await?;
     }
+    for row in &rows.snapshots {
+        match set_forgotten(tx, row).await? {
+            Last::Said => {}
+            Last::Forgotten => forgotten.push(row.id),
+            Last::Held => held.push(row.id),
+        }
+    }
+    written += forgotten.len() as u64;
     for row in &rows.receipts {
         written += insert_receipt(tx, row, now).await?;
     }
@@ -50,7 +69,56 @@ pub async fn write(
         let frozen = freezes::store::insert_freeze(tx, id, reason, &evidence, now).await?;
         written += u64::from(frozen);
     }
-    Ok(written)
+    Ok(Written { rows: written, forgotten, held })
+}
+
+/// What the last word of the bucket about a snapshot meant here.
+enum Last {
+    /// It was known.
+    Said,
+    Forgotten,
+    Held,
+}
+
+/// A row from before the forgetting goes the same steps, under its lock. Not one under hold: its packs may be there
+/// still, somebody wants them, and that is for people to decide.
+async fn set_forgotten(tx: &mut TenantTx, row: &SnapshotRow) -> Result<Last, pg::Error> {
+    let Some(at) = row.forgotten_at.map(OffsetDateTime::from) else { return Ok(Last::Said) };
+    let (tenant, id) = (tx.tenant().uuid(), row.id.uuid());
+    let state = expiry_store::lock_snapshot(tx, row.id).await?.map(|(_, state)| state);
+    if state.as_deref() == Some("committed") {
+        let expired = sqlx::query!(
+            "UPDATE catalog.snapshots s SET state = 'expired', expired_at = $3
+             WHERE s.tenant_id = $1 AND s.id = $2 AND s.state = 'committed'
+               AND NOT EXISTS (SELECT FROM catalog.snapshot_holds h WHERE h.tenant_id = s.tenant_id
+                               AND h.snapshot_id = s.id AND h.released_at IS NULL)",
+            tenant,
+            id,
+            at,
+        )
+        .execute(tx.conn())
+        .await?;
+        if expired.rows_affected() == 0 {
+            return Ok(Last::Held);
+        }
+    }
+    sqlx::query!(
+        "UPDATE catalog.snapshots SET state = 'forgetting', forgotten_at = $3
+         WHERE tenant_id = $1 AND id = $2 AND state = 'expired'",
+        tenant,
+        id,
+        at,
+    )
+    .execute(tx.conn())
+    .await?;
+    let done = sqlx::query!(
+        "UPDATE catalog.snapshots SET state = 'forgotten' WHERE tenant_id = $1 AND id = $2 AND state = 'forgetting'",
+        tenant,
+        id,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(if done.rows_affected() == 1 { Last::Forgotten } else { Last::Said })
 }
 
 async fn insert_vault(
@@ -280,6 +348,7 @@ async fn insert_receipt(
     Ok(done.rows_affected())
 }
 
+/// Of what is forgotten here too: one that stands gets a record of its own when it goes.
 async fn insert_forget(
     tx: &mut TenantTx,
     row: &super::gather::ProofFacts,
@@ -287,7 +356,9 @@ async fn insert_forget(
 ) -> Result<u64, pg::Error> {
     let done = sqlx::query!(
         "INSERT INTO catalog.forgets (tenant_id, snapshot_id, record, object_key, lock_until, version_id, stored_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+         SELECT $1, $2, $3, $4, $5, $6, $7
+         WHERE EXISTS (SELECT FROM catalog.snapshots WHERE tenant_id = $1 AND id = $2 AND state = 'forgotten')
+         ON CONFLICT DO NOTHING",
         tx.tenant().uuid(),
         row.snapshot.uuid(),
         row.bytes,

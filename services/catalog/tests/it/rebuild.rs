@@ -10,10 +10,12 @@ use catalog::{
     rebuild::{Mode, rebuild},
     snapshots::receipts,
 };
-use domain::EventId;
-use vault::manifest::SignedManifest;
+use domain::{EventId, SnapshotId};
 
-use crate::support::{DAY, Made, World, world};
+use crate::{
+    letting_go::{dailies, state},
+    support::{Agent, DAY, World, world},
+};
 
 const ALL: &str = "TRUNCATE catalog.vaults, catalog.key_wraps, catalog.rosters, catalog.workloads, catalog.sessions,
     catalog.packs, catalog.snapshots, catalog.snapshot_packs, catalog.manifests, catalog.receipts, catalog.forgets,
@@ -25,27 +27,26 @@ async fn texts(world: &World, sql: &'static str) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("rows")
 }
 
-#[tokio::test]
-async fn what_was_forgotten_comes_back_as_forgotten_and_what_only_it_needed_may_go() {
-    let world = world().await;
-    let agent = world.agent(world.app.tenant()).await;
-    let scope = agent.scope();
-    let (mut chain, mut before) = (Vec::<SignedManifest>::new(), Vec::new());
-    for _ in 0..6 {
-        let session = world.open(&agent).await;
-        let packs = world.upload_some(&agent, &session, 0..1).await;
-        let manifest = world.manifest(&agent, &session, &mut chain, &packs, &before).await;
-        agent.commit(&session, manifest.id()).await.expect("commit");
-        before = packs.iter().map(Made::id).collect();
-        world.advance(DAY);
-    }
+/// Six backups a day apart, of which the first three were forgotten, their records in the bucket.
+async fn forgotten(world: &World, agent: &Agent) -> Vec<SnapshotId> {
+    dailies(world, agent, 6).await;
     assert!(receipts::round(&world.catalog).await.expect("receipts"));
     world.advance(500 * DAY);
+    let scope = agent.scope();
     letting_go::expire(&world.catalog, scope, agent.workload).await.expect("expired");
     world.advance(UNDO);
     let gone = letting_go::forget(&world.catalog, scope, agent.workload).await.expect("forgotten");
     assert_eq!(gone.len(), 3);
     assert!(letting_go::write_round(&world.catalog).await.expect("records"));
+    gone
+}
+
+#[tokio::test]
+async fn what_was_forgotten_comes_back_as_forgotten_and_what_only_it_needed_may_go() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let scope = agent.scope();
+    let gone = forgotten(&world, &agent).await;
     let rows = "SELECT row(s.id, seq, state, committed_at, forgotten_at, protect_until, parent_id, manifest_id,
                            f.record, f.object_key, f.version_id)::text
                 FROM catalog.snapshots s LEFT JOIN catalog.forgets f ON f.snapshot_id = s.id ORDER BY seq";
@@ -68,6 +69,49 @@ async fn what_was_forgotten_comes_back_as_forgotten_and_what_only_it_needed_may_
     assert_eq!(condemned.len(), 3);
     let again = rebuild(&world.catalog, agent.tenant, None, Mode::Apply).await.expect("again");
     assert_eq!(again[0].written, 0);
+}
+
+#[tokio::test]
+async fn over_a_database_of_an_earlier_day_what_was_forgotten_since_is_forgotten() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let gone = forgotten(&world, &agent).await;
+    // The database as a copy from before the expiry has it; of one somebody thinks that it stands, and holds it.
+    world
+        .execute(
+            "ALTER TABLE catalog.snapshots DISABLE TRIGGER snapshots_guard;
+             UPDATE catalog.snapshots SET state = 'committed', expired_at = NULL, forgotten_at = NULL;
+             ALTER TABLE catalog.snapshots ENABLE TRIGGER snapshots_guard;
+             DELETE FROM catalog.forgets;
+             DELETE FROM catalog.outbox",
+        )
+        .await;
+    let hold = world.hold(&agent, gone[0]).await;
+    let rebuilt = async |mode| {
+        let reports = rebuild(&world.catalog, agent.tenant, None, mode).await.expect("rebuilt");
+        (reports[0].written, reports[0].findings.join("\n"))
+    };
+    let standing = "SELECT count(*) FROM catalog.snapshots WHERE state = 'committed'";
+    let told =
+        "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'snapshot.forgotten'";
+    assert_eq!(rebuilt(Mode::DryRun).await.0, 0);
+    assert_eq!(world.count(standing).await, 6);
+    let (written, findings) = rebuilt(Mode::Apply).await;
+    // Two snapshots and their records.
+    assert_eq!((written, world.count(standing).await, world.count(told).await), (4, 4, 2));
+    assert!(
+        findings.contains(&gone[0].to_string()) && findings.contains("under hold"),
+        "{findings}"
+    );
+    assert_eq!(state(&world, gone[0]).await, "committed");
+    assert_eq!(state(&world, gone[1]).await, "forgotten");
+    assert_eq!(rebuilt(Mode::Apply).await.0, 0, "twice is once");
+    // Their own data packs, and no other.
+    let condemned = condemn(&world.catalog, agent.scope(), agent.vault).await.expect("condemned");
+    assert_eq!(condemned.len(), 2);
+    world.release(&agent, hold).await;
+    assert_eq!(rebuilt(Mode::Apply).await, (2, String::new()));
+    assert_eq!(state(&world, gone[0]).await, "forgotten");
 }
 
 #[tokio::test]
