@@ -42,6 +42,13 @@ pub struct Turn {
     pub left_over: bool,
 }
 
+impl Turn {
+    /// Everything there was to copy is there.
+    const fn is_whole(self) -> bool {
+        self.failed == 0 && !self.left_over
+    }
+}
+
 /// Copies what a vault's second store lacks, up to a budget. Nothing, when somebody else is at it.
 ///
 /// # Errors
@@ -81,7 +88,11 @@ pub async fn turn(
         Ok(()) => work.trouble.take(),
     };
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    let behind = store::count_behind(&mut tx, vault).await?;
+    // Counting looks at every pack of the vault; after a turn that came to its end there is nothing to count.
+    let behind = match &outcome {
+        Ok(()) if work.turn.is_whole() => store::Behind::default(),
+        Ok(()) | Err(_) => store::count_behind(&mut tx, vault).await?,
+    };
     store::release(&mut tx, vault, lease, &behind, trouble.as_deref(), app.clock.now()).await?;
     tx.commit_operational(OperationalReason::JobState).await?;
     outcome.map(|()| work.turn)
