@@ -289,6 +289,44 @@ fn a_database_set_back_freezes_collection_until_a_person_has_rebuilt_and_says_wh
     restored_like(&agent, &source, &dir.path().join("out"));
 }
 
+#[test]
+fn a_hold_and_an_undone_expiry_by_hand() {
+    let dir = folder();
+    let platform = Platform::start(&dir.path().join("state"));
+    let agent = Agent::enrol(&platform, &dir.path().join("home"), None);
+    let source = dir.path().join("source");
+    fill(&source);
+    let backup = agent.backup(&[&source]);
+    let id = backup["snapshot_id"].as_str().expect("an id");
+    let none = Value::Array(Vec::new());
+    assert_eq!(admin(&platform, &["holds"]).expect(0).json(), none);
+    assert!(admin(&platform, &["hold", "--reason", " ", id]).expect(2).stderr.contains("reason"));
+    let unknown = "snp_00000000000000000000000000000000";
+    let held = admin(&platform, &["hold", "--reason", "lawsuit", id, unknown]).expect(1);
+    assert!(held.stderr.contains(unknown), "the one that is not there is told");
+    let held = held.json();
+    assert_eq!(
+        (&held[0]["snapshot_id"], &held[0]["reason"]),
+        (&backup["snapshot_id"], &"lawsuit".into())
+    );
+    assert_eq!(admin(&platform, &["holds"]).expect(0).json(), held);
+    let hold = held[0]["id"].as_str().expect("an id");
+    let released =
+        admin(&platform, &["release-hold", "--reason", "settled", hold]).expect(0).json();
+    assert_eq!(released[0]["state"], "released");
+    assert_eq!(admin(&platform, &["holds"]).expect(0).json(), none);
+
+    // As if its policy had let it go.
+    psql(&platform, "UPDATE catalog.snapshots SET state = 'expired', expired_at = now()");
+    assert_eq!(admin(&platform, &["expired"]).expect(0).json()[0]["snapshot"]["id"], id);
+    assert_eq!(admin(&platform, &["undo-expiry", id]).expect(0).json()[0]["id"], id);
+    assert_eq!(admin(&platform, &["expired"]).expect(0).json(), none);
+    psql(&platform, "UPDATE catalog.snapshots SET state = 'expired', expired_at = now()");
+    psql(&platform, "UPDATE catalog.snapshots SET state = 'forgetting', forgotten_at = now()");
+    let late = admin(&platform, &["undo-expiry", id]).expect(1);
+    assert!(late.stderr.contains("another snapshot"), "{}", late.stderr);
+}
+
 fn receipts_stored(platform: &Platform) {
     let waiting = "SELECT count(*) FROM catalog.receipts WHERE stored_at IS NULL";
     crate::harness::wait_for("receipts in the bucket", std::time::Duration::from_secs(60), || {
