@@ -174,7 +174,8 @@ pub enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
     /// Make the catalog's rows of a tenant again from its bucket and key store, after the database was lost. Says what
-    /// it would write; --apply writes it. Rows that are there stay as they are, so it can be repeated.
+    /// it would write; --apply writes it. Rows that are there stay as they are, so it can be repeated; but a snapshot that
+    /// stands in them and has a forget record in the bucket is forgotten, unless it is under hold.
     RebuildCatalog(Rebuild),
     /// Read a vault's objects and compare each with its hash: no keys needed. Changes nothing, unless --repair says so.
     Scrub(Scrub),
