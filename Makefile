@@ -4,7 +4,7 @@ STATE ?= .everhold
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 export SQLX_OFFLINE ?= true
 
-.PHONY: help run test bench fault fuzz deps deps-test build portal lint fmt sqlx openapi clean
+.PHONY: help run test bench million fault fuzz deps deps-test build portal lint fmt sqlx openapi clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: ## The whole suite
 
 bench: $(if $(HELP),,deps build) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
 	@scripts/bench.sh
+
+million: deps build ## A million files through everything, each step killed in its middle first; WORK=DIR has 12 GB of room
+	@python3 -B tests/bench/million.py --work "$(or $(WORK),$(CURDIR)/.dev/million)"
 
 fault: ## Breaks every operation at a sample of its points; LONG=1 at all of them; BUGS=1 plants bugs
 	@LONG=$(LONG) BUGS=$(BUGS) scripts/fault.sh

@@ -33,7 +33,7 @@ use vault::{
     index::ChunkIndex,
     keys::{AgentKeys, VaultKeys},
     manifest::{Builder, Confirmed, PackRef, SignedManifest, resolve},
-    pack::SealedPack,
+    pack::{Pieces, SealedPack},
     snapshot::{PackSource, Reader, SourceError},
 };
 
@@ -48,10 +48,10 @@ struct Folder {
 impl PackSink for Folder {
     fn emit(&self, mut pack: SealedPack) -> Result<(), SinkError> {
         if let Some(path) = &self.path {
-            fs::write(path.join(pack.sha256.to_string()), &pack.bytes)
+            fs::write(path.join(pack.sha256.to_string()), pack.bytes.to_vec())
                 .map_err(|error| SinkError(Box::new(error)))?;
         }
-        pack.bytes = Bytes::new();
+        pack.bytes = Pieces::default();
         self.sealed.lock().map_err(|_| SinkError("poisoned".into()))?.push(pack);
         Ok(())
     }

@@ -14,8 +14,8 @@ use api::{
     Page,
     catalog::{
         AllocatePacks, AllocatedPacks, CommitReply, CommitSession, ConfirmPacks, ConfirmedPacks,
-        CreateVault, OpenSession, PackFacts, PlatformKeys, RequestRestoreGrants, RestoreGrants,
-        Session, SessionHeartbeat, Snapshot, SnapshotPacks, Vault, VaultKeys,
+        CreateVault, OpenSession, PackFacts, PlatformKeys, RepackCandidates, RequestRestoreGrants,
+        RestoreGrants, Session, SessionHeartbeat, Snapshot, SnapshotPacks, Vault, VaultKeys,
     },
     client::{AgentIdentity, Client, Error, Identity as Speaker},
     scheduler::{
@@ -30,7 +30,7 @@ use crate::state::Identity;
 pub use enrol::{EnrolError, Enrolled, Order, enrol, key_bytes};
 pub use pace::{Pace, Rate};
 pub use retry::{Patience, pause, retry};
-pub use transfer::{Stored, Transfer, TransferError};
+pub use transfer::{Payload, Stored, Transfer, TransferError};
 
 /// Time and randomness, handed to everything that needs them.
 #[derive(Clone)]
@@ -152,6 +152,12 @@ impl Control {
     pub async fn commit(&self, id: SessionId, body: &CommitSession) -> Reply<CommitReply> {
         let path = self.path(format_args!("sessions/{id}/commit"));
         self.again(Patience::Long, || self.client.post(&path, body)).await
+    }
+
+    /// Half-dead packs of the vault that are worth moving, those with most to gain first.
+    pub async fn repack_candidates(&self, vault: VaultId) -> Reply<RepackCandidates> {
+        let path = self.path(format_args!("vaults/{vault}/repack-candidates"));
+        self.again(Patience::Short, || self.client.get(&path)).await
     }
 
     // -- snapshots

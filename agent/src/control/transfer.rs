@@ -4,17 +4,19 @@
 //! never final: the caller asks the control plane for a fresh grant and tries again.
 
 use std::{
-    path::Path,
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use api::catalog::PresignedRequest;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::{Body, Method, StatusCode, header::HeaderMap};
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
+use vault::pack::Pieces;
 
 use super::Pace;
 
@@ -87,6 +89,23 @@ const STALL: Duration = faults::sooner(Duration::from_secs(60));
 /// How much of a file is read and sent at a time.
 const PIECE: usize = 64 * 1024;
 
+/// Where the bytes of an object are that is to be stored.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    File(PathBuf),
+    Memory(Pieces),
+}
+
+/// Pieces that share the memory of these, of `most` bytes each.
+fn in_memory(bytes: &Pieces, most: usize) -> impl Stream<Item = io::Result<Bytes>> + use<> {
+    let pieces: Vec<Bytes> = bytes.iter().cloned().collect();
+    let cut = pieces.into_iter().flat_map(move |piece| {
+        let ends = (0..piece.len()).step_by(most);
+        ends.map(move |from| piece.slice(from..piece.len().min(from + most)))
+    });
+    futures::stream::iter(cut.map(Ok))
+}
+
 /// The line to the object store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transfer {
@@ -128,20 +147,26 @@ impl Transfer {
         Self { up, ..self }
     }
 
-    /// Streams a file of the journal to the store.
+    /// Streams an object to the store.
     ///
     /// # Errors
     /// See [`TransferError`].
     pub async fn put(
         &self,
         grant: &PresignedRequest,
-        path: &Path,
+        payload: &Payload,
         length: u64,
     ) -> Result<Stored, TransferError> {
-        let file = tokio::fs::File::open(path).await.map_err(TransferError::Journal)?;
         let moved = Moved::default();
         let piece = self.up.as_ref().map_or(PIECE, |pace| pace.piece(PIECE));
-        let body = ReaderStream::with_capacity(file, piece).and_then({
+        let body = match payload {
+            Payload::File(path) => {
+                let file = tokio::fs::File::open(path).await.map_err(TransferError::Journal)?;
+                ReaderStream::with_capacity(file, piece).boxed()
+            }
+            Payload::Memory(bytes) => in_memory(bytes, piece).boxed(),
+        };
+        let body = body.and_then({
             let (moved, up) = (moved.clone(), self.up.clone());
             move |bytes| {
                 let (moved, up) = (moved.clone(), up.clone());
@@ -355,6 +380,10 @@ mod tests {
         (file, 24 << 20)
     }
 
+    fn file_at(file: &tempfile::NamedTempFile) -> Payload {
+        Payload::File(file.path().to_owned())
+    }
+
     /// Reads the request in pieces with a pause after each, then says that it is stored.
     async fn slowly(mut stream: TcpStream) {
         let mut ticks = tokio::time::interval(STALL / 10);
@@ -371,7 +400,7 @@ mod tests {
         let (file, length) = large();
         let grant = store(slowly).await;
         let start = Instant::now();
-        let stored = transfer().put(&grant, file.path(), length).await.expect("stored");
+        let stored = transfer().put(&grant, &file_at(&file), length).await.expect("stored");
         assert_eq!(stored, Stored::Now(None));
         assert!(start.elapsed() > STALL * 2, "{:?}", start.elapsed());
     }
@@ -399,10 +428,12 @@ mod tests {
             }
         };
         let (one, two) = (store(taker(length)).await, store(taker(length)).await);
+        let in_file = file_at(&file);
+        let in_memory = Payload::Memory(vec![7; length].into());
         let start = Instant::now();
         let both = futures::future::join(
-            transfer.put(&one, file.path(), length as u64),
-            transfer.put(&two, file.path(), length as u64),
+            transfer.put(&one, &in_file, length as u64),
+            transfer.put(&two, &in_memory, length as u64),
         );
         let (one, two) = both.await;
         assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
@@ -418,7 +449,7 @@ mod tests {
             drop(stream);
         };
         let grant = store(silent).await;
-        let put = transfer().put(&grant, file.path(), length).await;
+        let put = transfer().put(&grant, &file_at(&file), length).await;
         assert!(matches!(put, Err(TransferError::Stalled(_))), "{put:?}");
         let mut grant = store(silent).await;
         grant.method = "GET".to_owned();

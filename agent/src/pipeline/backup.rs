@@ -1,6 +1,7 @@
 //! One backup, from the lease to the receipt (B0 to B6).
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -13,13 +14,13 @@ use api::{
     scheduler::{Assignment, FinishRun, RunSource},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use domain::{RunId, SnapshotId, Timestamp, run::RunState, source::RunException};
+use domain::{PackId, RunId, SnapshotId, Timestamp, run::RunState, source::RunException};
 use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupContext, FinishedSnapshot, Summary, Writer},
     id::Sha256,
     index::{Budget, ChunkIndex},
-    manifest::{Builder, Manifest, SignedManifest, resolve},
+    manifest::{Builder, Manifest, PackRef, SignedManifest, resolve},
     receipt::Receipt,
     snapshot::Reader,
 };
@@ -35,6 +36,7 @@ use super::{
     spool::Spool,
     told::{Telling, Told},
     upload::{self, ConfirmedPacks, Lane, UploadError, UploadSink},
+    worn,
 };
 use crate::{
     control::{Pace, Rate, Transfer, TransferError, key_bytes},
@@ -69,7 +71,14 @@ impl Memory {
             Self::Small => Budget::SMALL,
         }
     }
-    /// A pack is in memory twice while it is put together.
+    /// Packs that wait for the network in memory; more go through the journal.
+    const fn packs_in_memory(self) -> usize {
+        match self {
+            Self::Normal => 2,
+            Self::Small => 0,
+        }
+    }
+    /// What is in memory while a pack is filled.
     const fn max_pack(self) -> Option<u32> {
         match self {
             Self::Normal => None,
@@ -243,7 +252,7 @@ async fn attempt(
     let started = Instant::now();
     let spool = Spool::start(&member.home.journal()).map_err(RunError::Journal)?;
     let session = open_session(member, assignment).await?;
-    let spool = spool.with_md5(session.content_md5);
+    let spool = spool.with_md5(session.content_md5).with_rooms(plan.memory.packs_in_memory());
     let lane = Lane {
         control: member.control.clone(),
         transfer: Transfer::new()?.with_upload_limit(Pace::shared(plan.limits.upload)),
@@ -271,10 +280,19 @@ async fn attempt(
         }
         None => None,
     };
+    let worn = match &chain {
+        Some(chain) => worn::of(member, chain).await,
+        None => Vec::new(),
+    };
     let tags = plan.source.tags.clone();
     let paths = plan.roots.display();
-    let engine =
-        Engine { member: member.clone(), session: session.clone(), chain, watch: watch.clone() };
+    let engine = Engine {
+        member: member.clone(),
+        session: session.clone(),
+        chain,
+        worn,
+        watch: watch.clone(),
+    };
     let made = make(engine, plan, &lane, spool.clone()).await?;
     let mut stats = made.stats();
     stats.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -322,6 +340,8 @@ struct Engine {
     member: Arc<Member>,
     session: Session,
     chain: Option<Chain>,
+    /// Packs of the parent that are carried over.
+    worn: Vec<PackRef>,
     watch: Watch,
 }
 
@@ -352,6 +372,7 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
     let seat = Seat {
         member: engine.member,
         session: engine.session,
+        worn: engine.worn,
         watch: engine.watch,
         others: others.clone(),
     };
@@ -398,6 +419,7 @@ fn open_parent(
 struct Seat {
     member: Arc<Member>,
     session: Session,
+    worn: Vec<PackRef>,
     watch: Watch,
     others: Arc<ConfirmedPacks>,
 }
@@ -417,12 +439,14 @@ impl Seat {
         adopted: &[Adopted],
         sink: UploadSink,
     ) -> Result<Fed, FeedError> {
-        let Self { member, session, watch, others } = self;
+        let Self { member, session, worn, watch, others } = self;
         let home = member.home.path();
         let parent = reader.as_deref();
-        let lost = session.parent.iter().flat_map(|parent| &parent.lost).copied().collect();
+        let lost = session.parent.iter().flat_map(|parent| &parent.lost);
+        let worn_ids = worn.iter().map(|pack| &pack.id);
+        let left: BTreeSet<PackId> = lost.chain(worn_ids).copied().collect();
         let budget = plan.memory.index();
-        let index = parent::index_of(home, &member.vault, parent, &lost, adopted, &others, budget);
+        let index = parent::index_of(home, &member.vault, parent, &left, adopted, &others, budget);
         let index = Arc::new(index);
         let context = BackupContext {
             agent: member.identity.agent_id,
@@ -443,6 +467,7 @@ impl Seat {
             Arc::new(sink),
             world.ids.clone(),
         )?;
+        worn::carry_over(&mut writer, &worn);
         let names = &plan.options.names;
         let mut feeder = Feeder::new(
             &mut writer,
@@ -506,8 +531,9 @@ async fn store_manifest(
     seq: u64,
     bytes: &[u8],
 ) -> Result<vault::manifest::Confirmed, RunError> {
-    let spooled =
-        spool.put(PackKind::Manifest, seq, Sha256::of(bytes), bytes).map_err(RunError::Journal)?;
+    let spooled = spool
+        .put(PackKind::Manifest, seq, Sha256::of(bytes), bytes.to_vec().into())
+        .map_err(RunError::Journal)?;
     let stored = upload::upload(lane, &spooled).await?;
     spooled.release(&lane.cache).map_err(RunError::Journal)?;
     Ok(stored)

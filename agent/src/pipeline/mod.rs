@@ -16,3 +16,4 @@ pub mod source;
 pub mod spool;
 pub mod told;
 pub mod upload;
+mod worn;

@@ -6,7 +6,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    fs,
+    io::{self, Read},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -23,14 +24,14 @@ use tokio::runtime::Handle;
 use vault::{
     id::Sha256,
     manifest::{ManifestError, PackRef, PackSet, SignedManifest, resolve},
-    pack::PackKind,
+    pack::{PackKind, Pieces},
     snapshot::{PackSource, SourceError},
 };
 
 use super::{member::Member, second::SecondCopy};
 use crate::{
     control::{Control, Patience, Transfer, TransferError, retry},
-    state::write_private,
+    state::write_cached,
 };
 
 /// As many packs as one grant request may name.
@@ -315,7 +316,7 @@ impl GrantSource {
                 return Err(FetchError::WrongHash);
             }
         }
-        match cache.keep(&pack.sha256, &whole) {
+        match cache.keep(&pack.sha256, &whole.clone().into()) {
             Ok(()) => drop(sound.insert(pack.sha256)),
             // Slower, not impossible.
             Err(error) => {
@@ -397,8 +398,12 @@ impl Cache {
     pub fn beginning(&self, sha256: &Sha256, range: Range<u64>) -> Option<Bytes> {
         self.read(sha256, range.clone()).or_else(|| self.read_front(sha256, range))
     }
-    fn keep(&self, sha256: &Sha256, bytes: &[u8]) -> io::Result<()> {
-        write_private(&self.whole_path(sha256), bytes)
+    /// Keeps a whole metadata pack.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn keep(&self, sha256: &Sha256, bytes: &Pieces) -> io::Result<()> {
+        write_cached(&self.whole_path(sha256), &bytes.joined())
     }
 
     /// Takes over a whole metadata pack.
@@ -410,21 +415,19 @@ impl Cache {
         fs::rename(file, self.whole_path(sha256))
     }
 
-    /// Keeps header and directory of the data pack in `file`.
+    /// Keeps header and directory of the data pack that `file` reads.
     ///
     /// # Errors
     /// What the system says.
-    pub fn keep_front(&self, sha256: &Sha256, file: &Path) -> io::Result<()> {
-        use std::io::Read as _;
+    pub fn keep_front(&self, sha256: &Sha256, file: &mut impl Read) -> io::Result<()> {
         let length_at = vault::pack::HEADER_LEN;
-        let file = fs::File::open(file)?;
         let mut front = Vec::new();
-        (&file).take(FRONT).read_to_end(&mut front)?;
+        file.take(FRONT).read_to_end(&mut front)?;
         let field = front.get(length_at..length_at + 4).and_then(|field| field.try_into().ok());
         let directory = field.map_or(0, |field| u64::from(u32::from_be_bytes(field)));
         let whole = length_at as u64 + 4 + directory;
-        (&file).take(whole.saturating_sub(front.len() as u64)).read_to_end(&mut front)?;
-        write_private(&self.front_path(sha256), &front)
+        file.take(whole.saturating_sub(front.len() as u64)).read_to_end(&mut front)?;
+        write_cached(&self.front_path(sha256), &front)
     }
 
     /// Keeps the metadata of the named packs and drops all else; fronts have done their work when a
@@ -460,7 +463,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = Cache::at(dir.path());
         let hash = Sha256::of(b"a pack");
-        cache.keep(&hash, b"a pack").expect("keep");
+        cache.keep(&hash, &b"a pack".to_vec().into()).expect("keep");
         assert_eq!(cache.read(&hash, 2..6).as_deref(), Some(&b"pack"[..]));
         assert_eq!(cache.read(&hash, 2..7), None);
         cache.retain(|_| false);

@@ -1,6 +1,7 @@
-//! The journal: sealed packs on their way out, as files of the agent's home.
+//! Sealed packs on their way out: in memory while the network keeps up, else in the journal, as files of the agent's
+//! home.
 //!
-//! Holds ciphertext only. It keeps packs out of memory while the network takes its time; a pack goes when the
+//! Holds ciphertext only. The journal keeps packs out of memory while the network takes its time; a pack goes when the
 //! control plane confirmed it. What an interrupted session leaves is worthless to the next one (the session is
 //! sealed into every pack) and is removed when the next run begins, so nothing here is forced onto the disk:
 //! what is durable is what the store has.
@@ -10,31 +11,37 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use api::catalog::PackKind;
 use md5::{Digest as _, Md5};
-use vault::id::Sha256;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vault::{id::Sha256, pack::Pieces};
 
 use super::source::Cache;
+use crate::control::Payload;
 
 /// An object waiting to be uploaded.
 #[derive(Debug, Clone)]
 pub struct Spooled {
-    pub path: PathBuf,
+    pub payload: Payload,
     pub kind: PackKind,
     pub seq: u64,
     pub sha256: Sha256,
     /// Where the store asks for it.
     pub md5: Option<[u8; 16]>,
     pub length: u64,
+    /// Its place in memory, if it is there.
+    _room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-/// The journal folder.
+/// The journal folder, and room in memory for what need not go there.
 #[derive(Debug, Clone)]
 pub struct Spool {
     folder: PathBuf,
     with_md5: bool,
+    rooms: Arc<Semaphore>,
 }
 
 impl Spool {
@@ -53,7 +60,17 @@ impl Spool {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), with_md5: false })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            with_md5: false,
+            rooms: Arc::new(Semaphore::new(0)),
+        })
+    }
+
+    /// So many objects stay in memory until they are stored; the others go through the journal.
+    pub fn with_rooms(mut self, rooms: usize) -> Self {
+        self.rooms = Arc::new(Semaphore::new(rooms));
+        self
     }
 
     /// Computes MD5s too, for a store that cannot check SHA-256.
@@ -71,15 +88,33 @@ impl Spool {
         kind: PackKind,
         seq: u64,
         sha256: Sha256,
-        bytes: &[u8],
+        bytes: Pieces,
     ) -> io::Result<Spooled> {
-        let path = self.folder.join(format!("{seq:08}-{}-{sha256}", kind.as_str()));
-        faults::point("journal: create")?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        faults::write_all("journal: write", &mut file, bytes)?;
-        let md5 = self.with_md5.then(|| Md5::digest(bytes).into());
-        Ok(Spooled { path, kind, seq, sha256, md5, length: bytes.len() as u64 })
+        let md5 = self.with_md5.then(|| md5_of(&bytes));
+        let length = bytes.len() as u64;
+        let room = self.rooms.clone().try_acquire_owned().ok().map(Arc::new);
+        let payload = if room.is_some() {
+            Payload::Memory(bytes)
+        } else {
+            let path = self.folder.join(format!("{seq:08}-{}-{sha256}", kind.as_str()));
+            faults::point("journal: create")?;
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            faults::write_pieces(
+                "journal: write",
+                &mut file,
+                bytes.iter().map(|piece| &piece[..]),
+            )?;
+            Payload::File(path)
+        };
+        Ok(Spooled { payload, kind, seq, sha256, md5, length, _room: room })
     }
+}
+
+fn md5_of(bytes: &Pieces) -> [u8; 16] {
+    let mut hasher = Md5::new();
+    bytes.iter().for_each(|piece| hasher.update(piece));
+    hasher.finalize().into()
 }
 
 impl Spooled {
@@ -90,16 +125,23 @@ impl Spooled {
     /// # Errors
     /// What the system says.
     pub fn release(&self, cache: &Cache) -> io::Result<()> {
-        let kept = match self.kind {
-            PackKind::Meta => cache.adopt(&self.sha256, &self.path),
-            PackKind::Data => cache.keep_front(&self.sha256, &self.path),
-            PackKind::Manifest => Ok(()),
+        let kept = match (self.kind, &self.payload) {
+            (PackKind::Meta, Payload::File(path)) => cache.adopt(&self.sha256, path),
+            (PackKind::Meta, Payload::Memory(bytes)) => cache.keep(&self.sha256, bytes),
+            (PackKind::Data, Payload::File(path)) => {
+                fs::File::open(path).and_then(|mut file| cache.keep_front(&self.sha256, &mut file))
+            }
+            (PackKind::Data, Payload::Memory(bytes)) => {
+                cache.keep_front(&self.sha256, &mut bytes.reader())
+            }
+            (PackKind::Manifest, _) => Ok(()),
         };
         if let Err(error) = kept {
             tracing::warn!(%error, "the agent's cache cannot be written");
         }
+        let Payload::File(path) = &self.payload else { return Ok(()) };
         faults::point("journal: remove")?;
-        match fs::remove_file(&self.path) {
+        match fs::remove_file(path) {
             // The cache has taken it over.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -121,7 +163,7 @@ mod tests {
         fs::write(journal.join("left-over"), b"x").expect("write");
         fs::create_dir(journal.join("stray")).expect("stray folder");
         let spool = Spool::start(&journal).expect("start");
-        let put = |kind, seq| spool.put(kind, seq, Sha256::of(b"pack"), b"pack");
+        let put = |kind, seq| spool.put(kind, seq, Sha256::of(b"pack"), b"pack".to_vec().into());
         let data = put(PackKind::Data, 1).expect("put");
         let meta = put(PackKind::Meta, 2).expect("put");
         assert_eq!(fs::read_dir(&journal).expect("list").count(), 3);
@@ -139,7 +181,8 @@ mod tests {
         let cache = Cache::at(&dir.path().join("no cache here"));
         let spool = Spool::start(&journal).expect("start");
         for (kind, seq) in [(PackKind::Data, 1), (PackKind::Meta, 2)] {
-            let pack = spool.put(kind, seq, Sha256::of(b"pack"), b"pack").expect("put");
+            let bytes = b"pack".to_vec().into();
+            let pack = spool.put(kind, seq, Sha256::of(b"pack"), bytes).expect("put");
             pack.release(&cache).expect("release");
         }
         assert_eq!(fs::read_dir(&journal).expect("list").count(), 0);

@@ -125,7 +125,7 @@ impl PackSink for UploadSink {
         };
         let spooled = self
             .spool
-            .put(kind, pack.seq, pack.sha256, &pack.bytes)
+            .put(kind, pack.seq, pack.sha256, pack.bytes)
             .map_err(|error| refuse(UploadError::Journal(error)))?;
         self.stored.fetch_add(spooled.length, Ordering::Relaxed);
         self.queue.blocking_send(spooled).map_err(|_| refuse(UploadError::Canceled))
@@ -223,7 +223,7 @@ fn worth_another_try(error: &UploadError) -> bool {
 async fn try_once(lane: &Lane, pack: &Spooled) -> Result<PackFacts, UploadError> {
     let grant = allocate(lane, pack).await?;
     let Some(put) = &grant.put else { return Ok(grant.pack) };
-    let version_id = match lane.transfer.put(put, &pack.path, pack.length).await? {
+    let version_id = match lane.transfer.put(put, &pack.payload, pack.length).await? {
         Stored::Now(version) => version,
         Stored::Before => None,
     };

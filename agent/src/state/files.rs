@@ -23,28 +23,42 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says; the old file is then still whole.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes, true)?;
+    sync_parent(path)
+}
+
+/// The same for what is only a cache and is not believed without proof: nothing is forced onto the disk.
+///
+/// # Errors
+/// What the system says; the old file is then still whole.
+pub fn write_cached(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_beside(path, bytes, false)
+}
+
+fn write_beside(path: &Path, bytes: &[u8], lasting: bool) -> io::Result<()> {
     // Its own name: other processes of this home may be writing the same file.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
     name.push(format!(".{}-{number}.new", std::process::id()));
     let beside = path.with_file_name(name);
     let _ = fs::remove_file(&beside);
-    let replaced = replace(&beside, path, bytes);
+    let replaced = replace(&beside, path, bytes, lasting);
     if replaced.is_err() && faults::point("home: remove").is_ok() {
         let _ = fs::remove_file(&beside);
     }
-    replaced?;
-    sync_parent(path)
+    replaced
 }
 
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
-fn replace(beside: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(beside: &Path, path: &Path, bytes: &[u8], lasting: bool) -> io::Result<()> {
     faults::point("home: create")?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
     faults::write_all("home: write", &mut file, bytes)?;
-    faults::point("home: fsync")?;
-    file.sync_all()?;
+    if lasting {
+        faults::point("home: fsync")?;
+        file.sync_all()?;
+    }
     faults::point("home: rename")?;
     fs::rename(beside, path)
 }

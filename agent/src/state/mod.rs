@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use vault::keys::AgentKeys;
 use zeroize::Zeroizing;
 
-pub use files::{create_private, write_private};
+pub use files::{create_private, write_cached, write_private};
 pub use lock::{Busy, RunLock};
 
 const IDENTITY: &str = "agent.json";

@@ -57,7 +57,8 @@ pub struct Store {
 
 impl PackSink for Store {
     fn emit(&self, pack: SealedPack) -> Result<(), SinkError> {
-        self.packs.lock().expect("lock").insert(pack.sha256, pack);
+        let bytes = pack.bytes.joined().into();
+        self.packs.lock().expect("lock").insert(pack.sha256, SealedPack { bytes, ..pack });
         Ok(())
     }
 }
@@ -71,7 +72,7 @@ impl PackSource for Store {
         }
         let range = usize::try_from(range.start).expect("small")
             ..usize::try_from(range.end).expect("small");
-        Ok(pack.bytes.slice(range))
+        Ok(pack.bytes.joined().slice(range))
     }
 }
 
@@ -234,14 +235,14 @@ impl Vault {
         let mut facts = Vec::new();
         for pack in self.store.packs.lock().expect("lock").values() {
             let file = home.join("spooled");
-            fs::write(&file, &pack.bytes).expect("write");
+            fs::write(&file, pack.bytes.to_vec()).expect("write");
             let kind = match pack.kind {
                 vault::pack::PackKind::Meta => {
                     cache.adopt(&pack.sha256, &file).expect("adopts");
                     PackKind::Meta
                 }
                 vault::pack::PackKind::Data => {
-                    cache.keep_front(&pack.sha256, &file).expect("keeps");
+                    cache.keep_front(&pack.sha256, &mut pack.bytes.reader()).expect("keeps");
                     PackKind::Data
                 }
             };

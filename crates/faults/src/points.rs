@@ -78,17 +78,34 @@ pub const fn point(_: &'static str) -> io::Result<()> {
 /// What the system says, or a test decided.
 #[inline]
 pub fn write_all(name: &'static str, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    write_pieces(name, file, std::iter::once(bytes))
+}
+
+/// The same with bytes in pieces: all of it is one change of state.
+///
+/// # Errors
+/// What the system says, or a test decided.
+pub fn write_pieces<'a>(
+    name: &'static str,
+    file: &mut impl Write,
+    mut pieces: impl Iterator<Item = &'a [u8]> + Clone,
+) -> io::Result<()> {
     #[cfg(feature = "points")]
     match verdict(name) {
         Verdict::Pass | Verdict::Delay(_) => {}
         Verdict::Fail(errno) => return Err(io::Error::from_raw_os_error(errno)),
         Verdict::Tear => {
-            file.write_all(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+            let mut left = pieces.clone().map(<[u8]>::len).sum::<usize>() / 2;
+            for piece in pieces {
+                let half = &piece[..piece.len().min(left)];
+                file.write_all(half)?;
+                left -= half.len();
+            }
             return Err(io::Error::from_raw_os_error(EIO));
         }
     }
     let _ = name;
-    file.write_all(bytes)
+    pieces.try_for_each(|piece| file.write_all(piece))
 }
 
 /// A pause between tries; a thousandth of it where faults are enumerated.

@@ -45,7 +45,7 @@ pub enum Act {
     Forget,
     /// Condemn, wait, delete by warrant.
     Collect,
-    /// Live frames move out of worn packs, in a session of their own.
+    /// A backup that carries the live frames of half-dead packs over.
     Repack,
     /// What snapshots need goes to the vault's second store, under locks there.
     Replicate,
@@ -129,8 +129,15 @@ impl Act {
                 }
             }
             Self::Repack => {
-                scene.machine.change();
+                scene.machine.stack();
                 scene.back_up(world).await;
+                scene.machine.thin_out();
+                scene.back_up(world).await;
+                records(world).await.expect("records without faults");
+                // The next promise would buy what is dead for as long again.
+                let ends = scene.machine.lock_ends(world).await.expect("locked as promised");
+                let soonest = ends.values().min().expect("packs");
+                world.advance(soonest.since(world.now()).saturating_sub(DAY));
             }
             Self::Replicate | Self::KeepCopy => {
                 scene.machine.change();
@@ -151,7 +158,9 @@ impl Act {
     /// The operation itself. `Err` says why it did not come to its end.
     pub async fn run(self, world: &World, scene: &mut Scene) -> Result<(), String> {
         match self {
-            Self::FirstBackup | Self::Backup => scene.machine.back_up(world).await.map(drop),
+            Self::FirstBackup | Self::Backup | Self::Repack => {
+                scene.machine.back_up(world).await.map(drop)
+            }
             Self::Resume => {
                 faults::make_eager(true);
                 let done = scene.machine.back_up(world).await.map(drop);
@@ -174,7 +183,6 @@ impl Act {
             Self::Steward => on_server(world, steward(world)).await,
             Self::Forget => on_server(world, forget(world, &scene.machine)).await,
             Self::Collect => on_server(world, collect(world, &scene.machine)).await,
-            Self::Repack => scene.machine.repack(world).await,
             Self::Replicate => on_server(world, replicate(world)).await,
             Self::KeepCopy => on_server(world, keep_copy(world)).await,
         }

@@ -195,6 +195,22 @@ impl Machine {
         let _ = rustix::fs::setxattr(at("etc/file-2"), NOTE, b" noted", flags);
     }
 
+    /// Files that are several to a pack.
+    pub fn stack(&self) {
+        fs::create_dir_all(self.source.join("stack")).expect("folder");
+        for number in 0..24 {
+            let text = format!("{number} of {number} ").repeat(8_000);
+            fs::write(self.source.join(format!("stack/{number:02}")), text).expect("file");
+        }
+    }
+
+    /// Three of four of them go.
+    pub fn thin_out(&self) {
+        for number in (0..24).filter(|number| number % 4 != 0) {
+            fs::remove_file(self.source.join(format!("stack/{number:02}"))).expect("goes");
+        }
+    }
+
     /// Some files change, one comes, one goes.
     pub fn change(&self) {
         let at = |name: &str| self.source.join(name);
@@ -224,7 +240,8 @@ impl Machine {
             roots,
             options,
             source: RunSource::default(),
-            memory: Memory::default(),
+            // By turns in memory and through the journal.
+            memory: if self.epoch % 2 == 0 { Memory::Normal } else { Memory::Small },
             limits: Limits::default(),
         };
         let assignment = self.lease(world);

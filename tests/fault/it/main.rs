@@ -10,7 +10,6 @@ mod laws;
 mod machine;
 mod plan;
 mod planted;
-mod repack;
 mod runner;
 mod wire;
 mod world;

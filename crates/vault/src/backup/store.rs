@@ -109,6 +109,23 @@ impl FrameStore {
         Ok((id, true))
     }
 
+    /// Stores a frame that nobody uses yet, unless it is known.
+    pub fn carry(
+        &mut self,
+        kind: FrameKind,
+        raw: &[u8],
+        parts: Vec<Part>,
+    ) -> Result<(), BackupError> {
+        let id = self.ids.chunk(kind, raw);
+        if self.knows(&id, kind) {
+            return Ok(());
+        }
+        self.flight.start(id, &parts);
+        // Before its pack can land: whoever takes it makes it used.
+        self.flight.abandon(&id);
+        self.pool.submit(Job { kind, id, raw: raw.to_vec(), parts })
+    }
+
     /// Hands over open packs early.
     pub fn checkpoint(&self) -> Result<(), BackupError> {
         self.pool.checkpoint()

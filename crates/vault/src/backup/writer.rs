@@ -23,6 +23,8 @@ use crate::{
     id::{ChunkId, FileId, FrameKind, IdKeys},
     index::{ChunkIndex, FilePlace, Shelf},
     keys::VaultKeys,
+    manifest::PackRef,
+    repack::each_live_frame,
     snapshot::{
         self, PieceSource, ReadError,
         content::{for_each_list, for_each_piece},
@@ -381,6 +383,18 @@ impl Writer {
             *content = resolve(found, bundle)?;
         }
         self.tree.push(key, &entry.encode(), &mut self.store)
+    }
+
+    /// Stores what the parent uses of a half-dead pack anew, in packs of this backup; the index must not know the old
+    /// one. Call it before the first entry. What this backup then does not need counts as unused.
+    ///
+    /// # Errors
+    /// [`BackupError::Parent`] when the pack cannot be read: what was not stored by then is read from its source.
+    pub fn carry_over(&mut self, pack: &PackRef) -> Result<(), BackupError> {
+        let Some(parent) = self.parent.clone() else { return Ok(()) };
+        each_live_frame(parent.frames(), pack, |kind, raw, parts| {
+            self.store.carry(kind, raw, parts)
+        })
     }
 
     /// A shelf with its share of the memory of this backup, for whoever feeds it.

@@ -7,15 +7,15 @@
 
 mod directory;
 mod header;
+mod pieces;
 mod read;
 mod write;
 
 pub use directory::{Directory, FrameInfo, Part};
 pub use header::{HEADER_LEN, Header};
+pub use pieces::Pieces;
 pub use read::{Decoder, OpenPack, PackError, TAIL_LEN};
 pub use write::{FrameTicket, PackBuilder, SealedFrame};
-
-use bytes::Bytes;
 
 use crate::{id::Sha256, layout::ObjectKind};
 
@@ -64,7 +64,7 @@ pub struct SealedPack {
     /// Number inside the session, as sealed into the header.
     pub seq: u64,
     pub sha256: Sha256,
-    pub bytes: Bytes,
+    pub bytes: Pieces,
     /// What is inside; goes into the index, stays on this machine.
     pub directory: Directory,
 }

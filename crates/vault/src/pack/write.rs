@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use domain::IdGen;
 
 use super::{
     Directory, FrameInfo, HEADER_LEN, Header, PackKind, Part, SealedPack,
+    pieces::Joiner,
     read::{TAIL_MAGIC, frame_aad},
 };
 use crate::{
@@ -137,24 +137,19 @@ impl PackBuilder {
         let [first, second] =
             self.keys.seal_directories(self.counter, [(&aad0, first), (&aad1, second)]);
         let header = self.header.encode();
-        let length = 2 * HEADER_LEN + 20 + first.len() + second.len() + regions.frames as usize;
-        let mut object = Vec::with_capacity(length);
-        object.extend_from_slice(&header);
-        object.extend_from_slice(&regions.first.to_be_bytes());
-        object.extend_from_slice(&first);
-        for frame in frames {
-            object.extend_from_slice(&frame);
-        }
-        object.extend_from_slice(&second);
-        object.extend_from_slice(&header);
-        object.extend_from_slice(&regions.first.to_be_bytes());
-        object.extend_from_slice(&regions.second.to_be_bytes());
-        object.extend_from_slice(TAIL_MAGIC);
+        let front = [&header[..], &regions.first.to_be_bytes(), &first].concat();
+        let sizes = [regions.first.to_be_bytes(), regions.second.to_be_bytes()].concat();
+        let back = [&second[..], &header, &sizes, TAIL_MAGIC].concat();
+        let mut object = Joiner::default();
+        object.push(front);
+        frames.into_iter().for_each(|frame| object.push(frame));
+        object.push(back);
+        let bytes = object.finish();
         Ok(SealedPack {
             kind: self.header.kind,
             seq: self.header.seq,
-            sha256: Sha256::of(&object),
-            bytes: Bytes::from(object),
+            sha256: bytes.sha256(),
+            bytes,
             directory,
         })
     }

@@ -103,7 +103,7 @@ pub fn store(lab: &Lab, bucket: &Memory, done: &Done) {
     bucket.put(&key, done.object.clone());
     for pack in resolve(&done.chain).unwrap().iter() {
         let key = layout::object_key(tenant, vault, pack.kind.object(), &pack.sha256, pack.id);
-        let bytes = lab.bucket.packs.lock().unwrap()[&pack.sha256].bytes.clone();
+        let bytes = lab.bucket.packs.lock().unwrap()[&pack.sha256].bytes.joined();
         bucket.put(&key, bytes);
     }
 }

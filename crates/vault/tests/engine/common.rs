@@ -1,7 +1,7 @@
 //! A vault in memory: keys, a bucket, and backups of made-up trees.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{
         Arc, Mutex,
@@ -36,7 +36,8 @@ pub struct Bucket {
 
 impl PackSink for Bucket {
     fn emit(&self, pack: SealedPack) -> Result<(), SinkError> {
-        self.packs.lock().unwrap().insert(pack.sha256, pack);
+        let bytes = pack.bytes.joined().into();
+        self.packs.lock().unwrap().insert(pack.sha256, SealedPack { bytes, ..pack });
         Ok(())
     }
 }
@@ -45,7 +46,7 @@ impl PackSource for Bucket {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let packs = self.packs.lock().unwrap();
-        let bytes = &packs.get(&pack.sha256).ok_or(SourceError::Missing)?.bytes;
+        let bytes = packs.get(&pack.sha256).ok_or(SourceError::Missing)?.bytes.joined();
         let to = (range.end as usize).min(bytes.len());
         Ok(bytes.slice((range.start as usize).min(to)..to))
     }
@@ -201,18 +202,37 @@ impl Lab {
 
     /// Backs a tree up, reading every file.
     pub fn backup(&self, tree: &Tree, parent: Option<&Done>) -> Done {
-        self.run(tree, parent, false)
+        self.run(tree, parent, false, &BTreeSet::new())
     }
 
     /// Backs a tree up, taking what looks unchanged from the parent.
     pub fn increment(&self, tree: &Tree, parent: &Done) -> Done {
-        self.run(tree, Some(parent), true)
+        self.run(tree, Some(parent), true, &BTreeSet::new())
     }
 
-    fn run(&self, tree: &Tree, parent: Option<&Done>, trust: bool) -> Done {
+    /// The same, carrying over what is in use of `worn` packs of the parent.
+    pub fn repack(&self, tree: &Tree, parent: &Done, worn: &BTreeSet<PackId>) -> Done {
+        self.run(tree, Some(parent), true, worn)
+    }
+
+    fn run(
+        &self,
+        tree: &Tree,
+        parent: Option<&Done>,
+        trust: bool,
+        worn: &BTreeSet<PackId>,
+    ) -> Done {
         let index = Arc::new(self.index());
         let before = parent.map(|done| Arc::new(self.reader(done)));
+        let set = parent.map(|done| resolve(&done.chain).unwrap()).unwrap_or_default();
+        let victims: Vec<_> = worn.iter().map(|id| &set.0[id]).collect();
+        index.retain(|sha256| victims.iter().all(|pack| pack.sha256 != *sha256));
         let mut writer = self.writer(before.clone(), index).unwrap();
+        for pack in victims {
+            // What cannot be carried is read from its source.
+            let carried = writer.carry_over(pack);
+            assert!(matches!(carried, Ok(()) | Err(BackupError::Parent(_))), "{carried:?}");
+        }
         let mut cursor = before.as_ref().map(|reader| reader.cursor().unwrap());
         let mut reread = 0;
         for source in tree.values() {

@@ -40,7 +40,7 @@ fn every_flipped_bit_of_a_pack_is_found_without_its_hash() {
     let lab = Lab::new(10);
     lab.backup(&small(), None);
     for pack in packs(&lab) {
-        check(&lab, pack.kind, &pack.bytes).unwrap();
+        check(&lab, pack.kind, &pack.bytes.joined()).unwrap();
         let mut bytes = pack.bytes.to_vec();
         // Every byte of the small pack, every 61st of the larger one; another bit each time.
         let step = if bytes.len() < 20_000 { 1 } else { 61 };
@@ -59,7 +59,7 @@ fn every_truncation_and_extension_of_a_pack_is_found() {
     for pack in packs(&lab) {
         let length = pack.bytes.len();
         for cut in (0..length).step_by(if length < 20_000 { 17 } else { 997 }) {
-            assert!(check(&lab, pack.kind, &pack.bytes[..cut]).is_err());
+            assert!(check(&lab, pack.kind, &pack.bytes.joined()[..cut]).is_err());
         }
         let mut longer = pack.bytes.to_vec();
         longer.push(0);
@@ -76,7 +76,7 @@ fn a_damaged_pack_gives_right_bytes_or_an_error_never_wrong_bytes() {
         for at in (0..pack.bytes.len()).step_by(101) {
             let mut bytes = pack.bytes.to_vec();
             bytes[at] ^= 0x40;
-            let damaged = SealedPack { bytes: Bytes::from(bytes), ..pack.clone() };
+            let damaged = SealedPack { bytes: bytes.into(), ..pack.clone() };
             lab.bucket.packs.lock().unwrap().insert(pack.sha256, damaged);
             let reader = lab.reader(&done);
             // An error at the root is an error as it should be.
@@ -104,7 +104,7 @@ fn a_pack_survives_the_loss_of_its_front_or_of_its_end() {
         for range in [0..200, pack.bytes.len() - 300..pack.bytes.len()] {
             let mut bytes = pack.bytes.to_vec();
             bytes[range].fill(0xaa);
-            let damaged = SealedPack { bytes: Bytes::from(bytes), ..pack.clone() };
+            let damaged = SealedPack { bytes: bytes.into(), ..pack.clone() };
             lab.bucket.packs.lock().unwrap().insert(pack.sha256, damaged);
             assert_eq!(read_back(&lab.reader(&done)), right);
         }
@@ -132,11 +132,11 @@ fn frames_cannot_be_swapped_and_packs_cannot_be_spliced() {
     let (ra, rb) = (open.range(a).unwrap(), open.range(b).unwrap());
     let cut = |r: &std::ops::Range<u64>| r.start as usize..r.end as usize;
     let mut swapped = pack.bytes.to_vec();
-    swapped[cut(&ra)].copy_from_slice(&pack.bytes[cut(&rb)]);
-    swapped[cut(&rb)].copy_from_slice(&pack.bytes[cut(&ra)]);
+    swapped[cut(&ra)].copy_from_slice(&pack.bytes.joined()[cut(&rb)]);
+    swapped[cut(&rb)].copy_from_slice(&pack.bytes.joined()[cut(&ra)]);
     assert_eq!(check(&lab, pack.kind, &swapped), Err(PackError::Frame));
     // A metadata pack is no data pack, and the other way round.
-    assert_eq!(check(&lab, PackKind::Meta, &pack.bytes), Err(PackError::Foreign));
+    assert_eq!(check(&lab, PackKind::Meta, &pack.bytes.joined()), Err(PackError::Foreign));
     // Session, agent, sequence number, epoch: every field of the header is in the key.
     for at in [47, 50, 70, 87] {
         let mut moved = pack.bytes.to_vec();
@@ -152,7 +152,7 @@ fn frames_cannot_be_swapped_and_packs_cannot_be_spliced() {
 
 fn open(lab: &Lab, pack: &SealedPack) -> OpenPack {
     let read = |range: std::ops::Range<u64>| -> Result<Bytes, PackError> {
-        Ok(pack.bytes.slice(range.start as usize..range.end as usize))
+        Ok(pack.bytes.joined().slice(range.start as usize..range.end as usize))
     };
     OpenPack::open(&lab.keys, pack.kind, pack.bytes.len() as u64, read).unwrap()
 }
@@ -163,11 +163,11 @@ fn a_pack_of_another_vault_or_key_is_refused() {
     lab.backup(&small(), None);
     other.backup(&small(), None);
     let pack = packs(&lab).remove(0);
-    assert_eq!(check(&other, pack.kind, &pack.bytes), Err(PackError::Foreign));
+    assert_eq!(check(&other, pack.kind, &pack.bytes.joined()), Err(PackError::Foreign));
     // The same vault under another key: the commitment says so before anything is decrypted.
     let keys = VaultKeys::generate(lab.keys.tenant(), lab.keys.vault(), &*other.ids);
     let ids = IdKeys::of(&keys);
-    let refused = OpenPack::check_whole(&keys, &ids, pack.kind, &pack.bytes);
+    let refused = OpenPack::check_whole(&keys, &ids, pack.kind, &pack.bytes.joined());
     assert_eq!(refused.err(), Some(PackError::Commitment));
 }
 
@@ -345,14 +345,14 @@ fn no_salt_and_no_nonce_is_used_twice() {
     let mut salts = BTreeSet::new();
     let mut ciphertexts = BTreeSet::new();
     for pack in packs(&lab) {
-        assert_eq!(pack.sha256, Sha256::of(&pack.bytes));
+        assert_eq!(pack.sha256, Sha256::of(&pack.bytes.joined()));
         assert!(salts.insert(open(&lab, &pack).header.salt), "a salt came twice");
         // Equal first blocks of frames would betray an equal key stream over equal plaintext heads.
         let open = open(&lab, &pack);
         for index in 0..pack.directory.len() {
             let start = open.range(index).unwrap().start as usize;
             // Codec and raw length are the first five bytes; with the next eleven a clash is no accident.
-            assert!(ciphertexts.insert(pack.bytes[start..start + 16].to_vec()));
+            assert!(ciphertexts.insert(pack.bytes.joined()[start..start + 16].to_vec()));
         }
     }
     assert!(salts.len() > 10 && last.reread == 1);
@@ -380,7 +380,7 @@ fn a_frame_that_is_not_what_its_id_says_is_refused_even_from_a_holder_of_the_key
     let ticket = pack.reserve(FrameKind::Chunk, id, Vec::new(), sealed.len());
     pack.place(ticket.seal(Codec::Raw, sealed, sealed).unwrap());
     let pack = pack.finish().unwrap();
-    assert_eq!(check(&lab, PackKind::Data, &pack.bytes), Err(PackError::WrongId));
+    assert_eq!(check(&lab, PackKind::Data, &pack.bytes.joined()), Err(PackError::WrongId));
     let reference = PackRef {
         id: PackId::fresh(&*lab.ids, lab.now),
         kind: PackKind::Data,

@@ -1,42 +1,15 @@
-//! Repack: the same tree over fewer dead bytes, and nothing of a dead frame read or kept.
+//! Repack: a backup carries the live frames of half-dead packs over, and nothing of a dead frame is read or kept.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
-use domain::{IdGen, PackId};
+use domain::PackId;
 use vault::{
-    backup::{FinishedSnapshot, PackSink},
     manifest::{PackSet, resolve},
-    repack::{Liveness, Repack, RepackError, half_dead},
-    snapshot::PackSource,
+    repack::Liveness,
     verify,
 };
 
 use crate::common::{Done, Lab, Tree, assert_same, dir, file, noise};
-
-fn run(
-    lab: &Lab,
-    done: &Done,
-    victims: &BTreeSet<PackId>,
-) -> Result<FinishedSnapshot, RepackError> {
-    let set = resolve(&done.chain).unwrap();
-    let sink = Arc::clone(&lab.bucket);
-    let repack = Repack {
-        context: lab.context(),
-        keys: Arc::clone(&lab.keys),
-        descriptor: &lab.descriptor,
-        source: Arc::clone(&lab.bucket) as Arc<dyn PackSource>,
-        sink: &*sink as &dyn PackSink,
-        ids: &*lab.ids as &dyn IdGen,
-    };
-    repack.run(&done.chain[0].manifest, &set, victims)
-}
-
-fn all() -> u64 {
-    u64::MAX
-}
 
 /// A vault most of whose first packs nobody needs any more: large files, bundles and their metadata.
 fn worn(lab: &Lab) -> (Tree, Done) {
@@ -52,6 +25,10 @@ fn worn(lab: &Lab) -> (Tree, Done) {
     (tree, second)
 }
 
+fn half_dead(set: &PackSet) -> BTreeSet<PackId> {
+    set.iter().filter(|pack| Liveness::of(pack).is_half_dead()).map(|pack| pack.id).collect()
+}
+
 fn dead(set: &PackSet) -> u64 {
     set.iter().map(|pack| Liveness::of(pack).dead_bytes()).sum()
 }
@@ -61,16 +38,16 @@ fn the_same_tree_stands_on_new_packs_and_the_old_ones_are_named_no_more() {
     let lab = Lab::new(90);
     let (tree, worn) = worn(&lab);
     let before = resolve(&worn.chain).unwrap();
-    let victims = half_dead(&before, all());
+    let victims = half_dead(&before);
     assert!(!victims.is_empty(), "there is something to do");
-    let finished = run(&lab, &worn, &victims).unwrap();
-    assert_eq!((finished.root, finished.summary), (worn.finished.root, worn.finished.summary));
-    assert!(finished.stats.stored_bytes > 0);
-    let done = lab.commit(finished, Some(&worn), 0);
+    let done = lab.repack(&tree, &worn, &victims);
+    assert_eq!(done.finished.root, worn.finished.root);
+    assert_eq!((done.reread, done.finished.stats.new_bytes), (0, 0), "the source is not read");
+    assert!(done.finished.stats.stored_bytes > 0);
     let after = resolve(&done.chain).unwrap();
     assert!(after.iter().all(|pack| !victims.contains(&pack.id)));
     assert!(dead(&after) < dead(&before) / 2, "{} of {}", dead(&after), dead(&before));
-    assert!(half_dead(&after, all()).is_empty(), "once is enough");
+    assert!(half_dead(&after).is_empty(), "once is enough");
     // The victims may go: everything reads back without them.
     let gone: Vec<_> = victims.iter().map(|id| before.0[id].sha256).collect();
     lab.bucket.packs.lock().unwrap().retain(|sha256, _| !gone.contains(sha256));
@@ -84,28 +61,35 @@ fn the_same_tree_stands_on_new_packs_and_the_old_ones_are_named_no_more() {
 }
 
 #[test]
-fn keys_and_sequence_numbers_are_as_new_as_those_of_a_backup() {
+fn what_the_backup_needs_no_more_is_carried_and_counts_as_unused() {
     let lab = Lab::new(91);
-    let (_, worn) = worn(&lab);
-    let old: BTreeSet<_> = lab.bucket.packs.lock().unwrap().keys().copied().collect();
-    let victims = half_dead(&resolve(&worn.chain).unwrap(), all());
-    let finished = run(&lab, &worn, &victims).unwrap();
-    let packs = lab.bucket.packs.lock().unwrap();
-    let new: Vec<_> = packs.iter().filter(|(sha256, _)| !old.contains(*sha256)).collect();
-    let numbers: BTreeSet<u64> = new.iter().map(|(_, pack)| pack.seq).collect();
-    assert_eq!(numbers, (0..new.len() as u64).collect());
-    assert_eq!(finished.next_seq, new.len() as u64);
-    assert_eq!(finished.stats.packs, new.len() as u64);
-    let target = u64::from(lab.descriptor.packs.target);
-    assert!(new.iter().all(|(_, pack)| (pack.bytes.len() as u64) < target * 2));
+    let (mut tree, worn) = worn(&lab);
+    let set = resolve(&worn.chain).unwrap();
+    let victims = half_dead(&set);
+    // Half of what is left goes while the packs are carried over.
+    let mut stays = false;
+    tree.retain(|_, source| {
+        stays = !stays;
+        !source.entry.is_file() || stays
+    });
+    let done = lab.repack(&tree, &worn, &victims);
+    assert_same(&lab.reader(&done), &tree);
+    let after = resolve(&done.chain).unwrap();
+    assert!(after.iter().all(|pack| !victims.contains(&pack.id)));
+    // Chunks of their own: those of files that went are in the packs, and no bitmap has them.
+    let dead_chunks = after.iter().any(|pack| Liveness::of(pack).dead_bytes() > 0);
+    assert!(dead_chunks, "carried, and not used");
+    let used = |set: &PackSet| set.iter().map(|pack| pack.used.count()).sum::<u32>();
+    assert!(used(&after) < used(&set));
 }
 
 #[test]
-fn a_damaged_live_frame_stops_it_and_a_damaged_dead_one_does_not_matter() {
+fn a_damaged_live_frame_is_read_from_its_source_and_a_damaged_dead_one_does_not_matter() {
     let lab = Lab::new(92);
-    let (_, worn) = worn(&lab);
+    let (tree, worn) = worn(&lab);
     let set = resolve(&worn.chain).unwrap();
-    let victims = half_dead(&set, all());
+    let data = |id: &&PackId| set.0[id].kind == vault::pack::PackKind::Data;
+    let victims: BTreeSet<PackId> = half_dead(&set).iter().filter(data).copied().collect();
     let victim = &set.0[victims.iter().find(|id| set.0[id].used.count() > 0).expect("some live")];
     let whole = lab.bucket.packs.lock().unwrap()[&victim.sha256].clone();
     let spoil = |live: bool| {
@@ -120,12 +104,18 @@ fn a_damaged_live_frame_stops_it_and_a_damaged_dead_one_does_not_matter() {
         packs.get_mut(&victim.sha256).unwrap().bytes = bytes.into();
     };
     spoil(false);
-    run(&lab, &worn, &victims).expect("nobody reads what is dead");
+    assert_eq!(lab.repack(&tree, &worn, &victims).reread, 0, "nobody reads what is dead");
+    // The new packs are in the bucket now, and would be found.
+    lab.bucket
+        .packs
+        .lock()
+        .unwrap()
+        .retain(|_, pack| set.iter().any(|old| old.sha256 == pack.sha256));
     spoil(true);
-    assert!(matches!(run(&lab, &worn, &victims), Err(RepackError::Read(_))));
-    // Missing altogether: the same.
-    lab.bucket.packs.lock().unwrap().remove(&victim.sha256);
-    assert!(matches!(run(&lab, &worn, &victims), Err(RepackError::Read(_))));
+    let done = lab.repack(&tree, &worn, &victims);
+    assert!(done.reread > 0);
+    assert_same(&lab.reader(&done), &tree);
+    assert!(resolve(&done.chain).unwrap().iter().all(|pack| !victims.contains(&pack.id)));
 }
 
 /// Offset of a frame, from the length of the first directory in front of it.
@@ -133,26 +123,4 @@ fn frames_start(bytes: &[u8], frames: u64, from_end: u64) -> usize {
     let header = vault::pack::HEADER_LEN;
     let first = u32::from_be_bytes(bytes[header..header + 4].try_into().unwrap()) as usize;
     header + 4 + first + usize::try_from(frames - from_end).unwrap()
-}
-
-#[test]
-fn the_budget_takes_the_most_dead_first_and_a_pack_of_another_snapshot_is_refused() {
-    let lab = Lab::new(93);
-    let (_, worn) = worn(&lab);
-    let set = resolve(&worn.chain).unwrap();
-    let every = half_dead(&set, all());
-    let gains: BTreeMap<PackId, u64> =
-        every.iter().map(|id| (*id, Liveness::of(&set.0[id]).dead_bytes())).collect();
-    let best = *gains.iter().max_by_key(|(id, gain)| (**gain, std::cmp::Reverse(**id))).unwrap().0;
-    let pack = &set.0[&best];
-    let live = pack.length - Liveness::of(pack).dead_bytes();
-    assert_eq!(half_dead(&set, live), [best].into());
-    assert!(half_dead(&set, live - 1).is_empty() && half_dead(&set, 0).is_empty());
-    let foreign = PackId::fresh(&*lab.ids, lab.now);
-    assert!(
-        matches!(run(&lab, &worn, &[foreign].into()), Err(RepackError::Unknown(id)) if id == foreign)
-    );
-    // Nothing to do is no error: the parent's set as it is.
-    let idle = run(&lab, &worn, &BTreeSet::new()).unwrap();
-    assert_eq!((idle.stats.packs, idle.usage.len()), (0, set.len()));
 }

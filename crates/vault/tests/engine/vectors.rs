@@ -140,7 +140,7 @@ fn a_small_vault_is_that_of_the_vectors() {
     let set = vault::manifest::resolve(&done.chain).unwrap();
     for pack in set.iter() {
         let key = layout::object_key(tenant, vault, pack.kind.object(), &pack.sha256, pack.id);
-        bucket.insert(key, STANDARD.encode(&packs[&pack.sha256].bytes));
+        bucket.insert(key, STANDARD.encode(packs[&pack.sha256].bytes.joined()));
     }
     let manifest = &done.chain[0];
     let key =

@@ -78,7 +78,7 @@ async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
         .map(|pack| Made {
             seq: pack.seq,
             kind: PackKind::parse(pack.kind.as_str()).expect("kind"),
-            bytes: pack.bytes,
+            bytes: pack.bytes.joined(),
             facts: None,
         })
         .collect();
