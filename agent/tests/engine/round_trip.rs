@@ -501,9 +501,9 @@ fn a_disk_image_is_cut_into_aligned_blocks_and_comes_back() {
     };
     let image = lengths("disk");
     assert!(image.len() >= 6, "{image:?}");
-    let odd = image.iter().filter(|length| **length != 256 << 10).count();
+    let odd = image.iter().filter(|length| **length != 128 << 10).count();
     assert!(odd <= 2, "only the last block of a stretch is short: {image:?}");
-    assert!(lengths("no-image").iter().any(|length| *length != 256 << 10));
+    assert!(lengths("no-image").iter().any(|length| *length != 128 << 10));
     restore_all(&taken, &to, Overwrite::Never);
     assert_eq!(describe(&from), describe(&arrived(&to, &from)));
 }

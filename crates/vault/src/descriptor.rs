@@ -100,7 +100,7 @@ impl VaultDescriptor {
             created,
             key_mode,
             files: Chunking::FastCdc { min: 64 * KIB, avg: 256 * KIB, max: MIB },
-            images: Chunking::Fixed { block: 256 * KIB },
+            images: Chunking::Fixed { block: 128 * KIB },
             bundling: Bundling {
                 below: 64 * KIB,
                 min: 64 * KIB,

@@ -17,7 +17,7 @@ use vault::{
     backup::{
         BackupContext, BackupError, FinishedSnapshot, PackSink, Reuse, SinkError, Summary, Writer,
     },
-    descriptor::{KeyMode, PackSizes, VaultDescriptor},
+    descriptor::{Chunking, KeyMode, PackSizes, VaultDescriptor},
     id::Sha256,
     index::ChunkIndex,
     keys::{AgentKeys, RootKey, Roster, VaultKeys},
@@ -120,6 +120,8 @@ impl Lab {
         let agent = AgentId::fresh(&*ids, now);
         let mut descriptor = VaultDescriptor::new(tenant, vault, now, KeyMode::Managed);
         descriptor.packs = PackSizes { target: 1 << 20, max_frames: 65_536 };
+        // As the vectors have it: a vault keeps what it was made with, whatever today's default.
+        descriptor.images = Chunking::Fixed { block: 256 << 10 };
         let root = RootKey::generate(&*ids);
         let agent_keys = AgentKeys::generate(&*ids);
         let roster = Roster {
