@@ -74,7 +74,7 @@ impl Memory {
     /// Packs that wait for the network in memory; more go through the journal.
     const fn packs_in_memory(self) -> usize {
         match self {
-            Self::Normal => 2,
+            Self::Normal => 1,
             Self::Small => 0,
         }
     }
