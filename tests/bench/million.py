@@ -119,7 +119,7 @@ class Drill:
         return time.monotonic() - began, peak
 
     def snapshots(self):
-        return len(self.run(self.tool.program, "snapshots", "--json")[2].splitlines())
+        return len(json.loads(self.run(self.tool.program, "snapshots", "--json")[2]))
 
     def note(self, what, seconds, peak, seen):
         say(f"{what}: {seconds:.1f} s, {peak / 1e6:.0f} MB; {seen}")
