@@ -81,7 +81,7 @@ impl Memory {
     /// What is in memory while a pack is filled.
     const fn max_pack(self) -> Option<u32> {
         match self {
-            Self::Normal => None,
+            Self::Normal => Some(24 << 20),
             Self::Small => Some(16 << 20),
         }
     }

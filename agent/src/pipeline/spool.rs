@@ -92,7 +92,9 @@ impl Spool {
     ) -> io::Result<Spooled> {
         let md5 = self.with_md5.then(|| md5_of(&bytes));
         let length = bytes.len() as u64;
-        let room = self.rooms.clone().try_acquire_owned().ok().map(Arc::new);
+        // The cache takes a metadata pack over as the file it is.
+        let rooms = (kind != PackKind::Meta).then(|| self.rooms.clone());
+        let room = rooms.and_then(|rooms| rooms.try_acquire_owned().ok()).map(Arc::new);
         let payload = if room.is_some() {
             Payload::Memory(bytes)
         } else {
@@ -171,6 +173,27 @@ mod tests {
         meta.release(&cache).expect("release");
         assert_eq!(fs::read_dir(&journal).expect("list").count(), 1);
         assert_eq!(cache.beginning(&Sha256::of(b"pack"), 0..4).as_deref(), Some(&b"pack"[..]));
+    }
+
+    #[test]
+    fn a_room_is_for_one_pack_until_it_is_dropped_and_never_for_metadata() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (journal, folder) = (dir.path().join("journal"), dir.path().join("cache"));
+        fs::create_dir(&journal).expect("journal");
+        fs::create_dir(&folder).expect("cache");
+        let spool = Spool::start(&journal).expect("start").with_rooms(1);
+        let put = |kind, seq| {
+            let bytes = b"pack".to_vec().into();
+            spool.put(kind, seq, Sha256::of(b"pack"), bytes).expect("put")
+        };
+        let in_memory = |pack: &Spooled| matches!(pack.payload, Payload::Memory(_));
+        let meta = put(PackKind::Meta, 1);
+        let (first, second) = (put(PackKind::Data, 2), put(PackKind::Data, 3));
+        assert_eq!([&meta, &first, &second].map(in_memory), [false, true, false]);
+        first.release(&Cache::at(&folder)).expect("releases");
+        assert!(fs::read_dir(&folder).expect("list").count() == 1, "its front is kept");
+        drop(first);
+        assert!(in_memory(&put(PackKind::Data, 4)));
     }
 
     #[test]
