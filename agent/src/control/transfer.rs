@@ -345,7 +345,7 @@ mod tests {
     use api::catalog::PresignedRequest;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::{TcpListener, TcpStream},
+        net::{TcpSocket, TcpStream},
     };
 
     use std::io::Write as _;
@@ -359,7 +359,11 @@ mod tests {
     where
         F: Future<Output = ()> + Send,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let socket = TcpSocket::new_v4().expect("socket");
+        // By itself it grows until all of an upload is in it, and then nothing moves until the answer.
+        socket.set_recv_buffer_size(1 << 20).expect("a buffer");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("port");
+        let listener = socket.listen(1).expect("listens");
         let url = format!("http://{}/x", listener.local_addr().expect("address"));
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("a caller");
