@@ -12,6 +12,7 @@ mod edge;
 mod extract;
 mod facts;
 mod failure;
+pub mod idempotency;
 mod identity;
 mod metrics;
 mod peers;

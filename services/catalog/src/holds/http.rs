@@ -10,7 +10,7 @@ use authz::actions::{HoldRead, HoldRelease, SnapshotHold};
 use axum::extract::State;
 use domain::{HoldId, SnapshotId, TenantId};
 use http::{HeaderMap, StatusCode};
-use runtime::{Cx, Json, Path, Permit, Query, Reply};
+use runtime::{Cx, Json, Path, Permit, Query, Reply, idempotency};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::state::Catalog;
@@ -43,8 +43,7 @@ async fn place(
     Json(body): Json<PlaceHold>,
 ) -> Reply<(StatusCode, Json<Hold>)> {
     let Path((_, snapshot)) = path;
-    // A header that is not text fails validation as an empty key.
-    let key = headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default());
+    let key = idempotency::key(&headers);
     let hold = super::place(&app, permit.scope(), &cx.actor, snapshot, &body.reason, key).await?;
     Ok((StatusCode::CREATED, Json(hold)))
 }

@@ -17,6 +17,7 @@ use api::{
 use authz::{Actor, Scope};
 use domain::{EventId, HoldId, SnapshotId, Timestamp};
 use pg::{AuditEvent, TenantTx};
+use runtime::idempotency;
 
 use crate::{
     collection::{expiry_store, letting_go},
@@ -33,17 +34,12 @@ fn reason(text: &str) -> Result<&str, Error> {
 }
 
 fn request_key(by: &Actor, key: &str) -> Result<String, Error> {
-    let fine = (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    let wrong = "1 to 200 printable characters without spaces";
-    if fine {
-        Ok(format!("{}:{key}", by.id()))
-    } else {
-        Err(Error::field("idempotency-key", wrong))
-    }
+    idempotency::check(key).map_err(|problem| Error::Refused(Box::new(problem)))?;
+    Ok(format!("{}:{key}", by.id()))
 }
 
 fn used_up() -> Error {
-    Error::because(Code::Conflict, "this Idempotency-Key was used for another request")
+    Error::because(Code::Conflict, idempotency::USED_UP)
 }
 
 fn event(

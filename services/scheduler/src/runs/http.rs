@@ -18,7 +18,7 @@ use domain::{AgentId, RunId, TenantId};
 use futures::Stream;
 use http::{HeaderMap, StatusCode};
 use pg::Scope;
-use runtime::{Cx, Failure, Json, Path, Permit, Query, Reply, Slot};
+use runtime::{Cx, Failure, Json, Path, Permit, Query, Reply, Slot, idempotency};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Error;
@@ -64,11 +64,6 @@ impl From<Error> for Failure {
     }
 }
 
-fn request_key(headers: &HeaderMap) -> Option<&str> {
-    // A header that is not text fails validation as an empty key.
-    headers.get("idempotency-key").map(|value| value.to_str().unwrap_or_default())
-}
-
 fn agent(cx: &Cx) -> Result<AgentId, Failure> {
     cx.actor.agent_id().ok_or_else(|| Code::Forbidden.into())
 }
@@ -88,7 +83,7 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json<CreateRun>,
 ) -> Reply<(StatusCode, Json<Run>)> {
-    let run = state.queue_run(&cx, permit.scope(), &body, request_key(&headers)).await?;
+    let run = state.queue_run(&cx, permit.scope(), &body, idempotency::key(&headers)).await?;
     Ok((StatusCode::CREATED, Json(run)))
 }
 
@@ -108,7 +103,7 @@ async fn create_local(
     Json(body): Json<CreateRun>,
 ) -> Reply<(StatusCode, Json<Assignment>)> {
     let agent = agent(&cx)?;
-    let key = request_key(&headers);
+    let key = idempotency::key(&headers);
     let assignment = state.start_local(&cx, permit.scope(), agent, &body, key).await?;
     Ok((StatusCode::CREATED, Json(assignment)))
 }

@@ -16,7 +16,7 @@ use api::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use domain::{AgentId, Id, RunId, SnapshotId, TenantId, Timestamp, run::RunState};
 use pg::{AuditEvent, OperationalReason, Scope, TenantTx};
-use runtime::Cx;
+use runtime::{Cx, idempotency};
 use sha2::{Digest as _, Sha256};
 
 use crate::state::Scheduler;
@@ -67,7 +67,7 @@ struct Request {
 impl Request {
     fn new(cx: &Cx, body: &CreateRun, key: Option<&str>) -> Result<Option<Self>, Error> {
         let Some(key) = key else { return Ok(None) };
-        validate::request_key(key)?;
+        idempotency::check(key)?;
         let text = serde_json::to_vec(body).unwrap_or_default();
         let key = format!("{}:{key}", cx.actor.id());
         Ok(Some(Self { key, digest: Sha256::digest(text).to_vec() }))
@@ -299,8 +299,7 @@ async fn replayed(tx: &mut TenantTx, request: Option<&Request>) -> Result<Option
     };
     let earlier = require(tx, id).await?;
     if earlier.request_digest.as_ref() != Some(&request.digest) {
-        let words = "this Idempotency-Key was used for another request";
-        return Err(Error::Conflict(words.to_owned()));
+        return Err(Error::Conflict(idempotency::USED_UP.to_owned()));
     }
     Ok(Some(earlier))
 }

@@ -89,17 +89,6 @@ pub fn progress(progress: &Progress) -> Result<(), Problem> {
     wrong.verdict()
 }
 
-/// An idempotency key: 1 to 200 printable characters.
-///
-/// # Errors
-/// `validation` of the header.
-pub fn request_key(key: &str) -> Result<(), Problem> {
-    if (1..=200).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
-        return Ok(());
-    }
-    Err(Problem::validation("idempotency-key", "1 to 200 printable characters without spaces"))
-}
-
 /// The exceptions worth keeping, made storable.
 pub fn exceptions(all: Vec<RunException>) -> Vec<RunException> {
     let storable = |e: RunException| RunException {
