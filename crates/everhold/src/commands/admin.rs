@@ -224,6 +224,23 @@ async fn tell_status(app: &Catalog, args: &ReplicaAt) -> anyhow::Result<ExitCode
     Ok(if status.snapshots_behind == 0 { ExitCode::SUCCESS } else { FOUND })
 }
 
+/// A list, as JSON or a line each; `none` when it is empty.
+pub fn tell_all<T: Serialize>(
+    items: &[T],
+    as_json: bool,
+    words: impl Fn(&T) -> String,
+    none: &str,
+) -> anyhow::Result<()> {
+    if as_json {
+        return json(&items);
+    }
+    items.iter().try_for_each(|item| say(words(item)))?;
+    if items.is_empty() {
+        say(none)?;
+    }
+    Ok(())
+}
+
 /// A refusal with the fields it is about; the rest as it is.
 pub fn refusal(error: catalog::error::Error) -> anyhow::Error {
     match error {
@@ -284,14 +301,7 @@ async fn declare_lost(args: &DeclareLost) -> anyhow::Result<ExitCode> {
 async fn list_freezes(args: &List) -> anyhow::Result<ExitCode> {
     let app = open(&args.platform).await?;
     let standing = freezes::list(&app, args.platform.tenant).await?;
-    if args.json {
-        json(&standing)?;
-    } else {
-        standing.iter().try_for_each(|freeze| say(words(freeze)))?;
-        if standing.is_empty() {
-            say("Nothing is frozen.")?;
-        }
-    }
+    tell_all(&standing, args.json, words, "Nothing is frozen.")?;
     Ok(if standing.is_empty() { ExitCode::SUCCESS } else { FOUND })
 }
 

@@ -4,13 +4,16 @@
 
 use std::process::ExitCode;
 
-use api::catalog::{ExpiredSnapshot, Hold, HoldQuery, HoldState};
+use api::{
+    catalog::{ExpiredSnapshot, Hold, HoldQuery, HoldState, SnapshotQuery},
+    page::Page,
+};
 use catalog::{by_hand, collection::letting_go, holds, snapshots};
 use serde::Serialize;
 
 use super::{
     FOUND,
-    admin::{json, open, refusal},
+    admin::{json, open, refusal, tell_all},
     say,
 };
 use crate::cli::{List, PlaceHold, ReleaseHold, UndoExpiry};
@@ -89,52 +92,42 @@ pub async fn undo(args: &UndoExpiry) -> anyhow::Result<ExitCode> {
 pub async fn holds(args: &List) -> anyhow::Result<ExitCode> {
     let app = open(&args.platform).await?;
     let (scope, _) = by_hand(args.platform.tenant);
-    let mut query = HoldQuery { state: Some(HoldState::Standing), ..HoldQuery::default() };
-    let mut all = Vec::new();
-    loop {
-        let page = holds::list(&app, scope, &query).await.map_err(refusal)?;
-        all.extend(page.items);
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
-    if args.json {
-        json(&all)?;
-    } else {
-        all.iter().try_for_each(|hold| say(words(hold)))?;
-        if all.is_empty() {
-            say("Nothing is held.")?;
-        }
-    }
+    let all = every(async |cursor| {
+        let state = Some(HoldState::Standing);
+        holds::list(&app, scope, &HoldQuery { state, cursor, ..HoldQuery::default() }).await
+    });
+    tell_all(&all.await?, args.json, words, "Nothing is held.")?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn expired(args: &List) -> anyhow::Result<ExitCode> {
     let app = open(&args.platform).await?;
     let (scope, _) = by_hand(args.platform.tenant);
-    let mut query = api::catalog::SnapshotQuery::default();
-    let mut all: Vec<ExpiredSnapshot> = Vec::new();
-    loop {
-        let page = snapshots::list_expired(&app, scope, None, &query).await.map_err(refusal)?;
-        all.extend(page.items);
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
-    if args.json {
-        json(&all)?;
-    } else {
-        all.iter().try_for_each(|one| {
-            say(format_args!(
-                "{} of {}, expired on {}: can be taken back until {} at least",
-                one.snapshot.id, one.snapshot.committed_at, one.expired_at, one.undo_until
-            ))
-        })?;
-        if all.is_empty() {
-            say("No snapshot is on its way out.")?;
-        }
-    }
+    let all = every(async |cursor| {
+        let query = SnapshotQuery { cursor, ..SnapshotQuery::default() };
+        snapshots::list_expired(&app, scope, None, &query).await
+    });
+    let words = |one: &ExpiredSnapshot| {
+        format!(
+            "{} of {}, expired on {}: can be taken back until {} at least",
+            one.snapshot.id, one.snapshot.committed_at, one.expired_at, one.undo_until
+        )
+    };
+    tell_all(&all.await?, args.json, words, "No snapshot is on its way out.")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All pages of a list.
+async fn every<T>(
+    page: impl AsyncFn(Option<String>) -> Result<Page<T>, catalog::error::Error>,
+) -> anyhow::Result<Vec<T>> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let next = page(cursor).await.map_err(refusal)?;
+        all.extend(next.items);
+        cursor = next.next_cursor;
+        if cursor.is_none() {
+            return Ok(all);
+        }
+    }
 }
