@@ -30,7 +30,7 @@ test: ## The whole suite
 bench: $(if $(HELP),,deps build) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
 	@scripts/bench.sh
 
-million: deps build ## A million files through everything, each step killed in its middle first; WORK=DIR has 12 GB of room
+million: deps build ## A million files through backup and restore, each killed in its middle first; WORK=DIR has 12 GB of room
 	@python3 -B tests/bench/million.py --work "$(or $(WORK),$(CURDIR)/.dev/million)"
 
 fault: ## Breaks every operation at a sample of its points; LONG=1 at all of them; BUGS=1 plants bugs

@@ -1,4 +1,5 @@
-"""A million files: backed up, changed, backed up again, searched, restored and compared, each killed in its middle first.
+"""A million files: backed up, changed, backed up again, searched, restored and compared; both backups and the restore are
+killed in their middle first.
 
 `make million` runs it against a platform of its own and writes what it saw into docs/reliability.md. Every number there
 comes from here; what does not hold ends the run with words.
