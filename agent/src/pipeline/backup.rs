@@ -27,6 +27,7 @@ use vault::{
 
 use super::{
     feed::{Counters, FeedError, Feeder, LeftOut},
+    half_dead,
     heartbeat::{Heart, Stop},
     member::Member,
     parent::{self, Adopted, ParentCursor},
@@ -36,7 +37,6 @@ use super::{
     spool::Spool,
     told::{Telling, Told},
     upload::{self, ConfirmedPacks, Lane, UploadError, UploadSink},
-    worn,
 };
 use crate::{
     control::{Pace, Rate, Transfer, TransferError, key_bytes},
@@ -280,8 +280,8 @@ async fn attempt(
         }
         None => None,
     };
-    let worn = match &chain {
-        Some(chain) => worn::of(member, chain).await,
+    let half_dead = match &chain {
+        Some(chain) => half_dead::of(member, chain).await,
         None => Vec::new(),
     };
     let tags = plan.source.tags.clone();
@@ -290,7 +290,7 @@ async fn attempt(
         member: member.clone(),
         session: session.clone(),
         chain,
-        worn,
+        half_dead,
         watch: watch.clone(),
     };
     let made = make(engine, plan, &lane, spool.clone()).await?;
@@ -341,7 +341,7 @@ struct Engine {
     session: Session,
     chain: Option<Chain>,
     /// Packs of the parent that are carried over.
-    worn: Vec<PackRef>,
+    half_dead: Vec<PackRef>,
     watch: Watch,
 }
 
@@ -372,7 +372,7 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
     let seat = Seat {
         member: engine.member,
         session: engine.session,
-        worn: engine.worn,
+        half_dead: engine.half_dead,
         watch: engine.watch,
         others: others.clone(),
     };
@@ -419,7 +419,7 @@ fn open_parent(
 struct Seat {
     member: Arc<Member>,
     session: Session,
-    worn: Vec<PackRef>,
+    half_dead: Vec<PackRef>,
     watch: Watch,
     others: Arc<ConfirmedPacks>,
 }
@@ -439,12 +439,12 @@ impl Seat {
         adopted: &[Adopted],
         sink: UploadSink,
     ) -> Result<Fed, FeedError> {
-        let Self { member, session, worn, watch, others } = self;
+        let Self { member, session, half_dead, watch, others } = self;
         let home = member.home.path();
         let parent = reader.as_deref();
         let lost = session.parent.iter().flat_map(|parent| &parent.lost);
-        let worn_ids = worn.iter().map(|pack| &pack.id);
-        let left: BTreeSet<PackId> = lost.chain(worn_ids).copied().collect();
+        let half_dead_ids = half_dead.iter().map(|pack| &pack.id);
+        let left: BTreeSet<PackId> = lost.chain(half_dead_ids).copied().collect();
         let budget = plan.memory.index();
         let index = parent::index_of(home, &member.vault, parent, &left, adopted, &others, budget);
         let index = Arc::new(index);
@@ -467,7 +467,7 @@ impl Seat {
             Arc::new(sink),
             world.ids.clone(),
         )?;
-        worn::carry_over(&mut writer, &worn);
+        half_dead::carry_over(&mut writer, &half_dead)?;
         let names = &plan.options.names;
         let mut feeder = Feeder::new(
             &mut writer,

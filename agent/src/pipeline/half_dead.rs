@@ -1,11 +1,11 @@
 //! Half-dead packs of the parent that a backup carries over: their live frames move into its own packs.
 //!
-//! Owns when the server is asked and how much one backup moves. Invariant: advice only; whatever fails here costs space
-//! for another day, never the backup.
+//! Owns when the server is asked and how much one backup moves. Invariant: which packs is advice only, and what cannot be
+//! asked or read costs space for another day, never the backup.
 
 use domain::{PackId, Timestamp};
 use vault::{
-    backup::Writer,
+    backup::{BackupError, Writer},
     manifest::{PackRef, PackSet},
 };
 
@@ -27,7 +27,7 @@ pub async fn of(member: &Member, chain: &Chain) -> Vec<PackRef> {
             let live = found
                 .items
                 .iter()
-                .map(|worn| (worn.pack.id, worn.pack.length.saturating_sub(worn.dead_bytes)));
+                .map(|one| (one.pack.id, one.pack.length.saturating_sub(one.dead_bytes)));
             within(&chain.packs, live, MOST)
         }
         Err(error) => {
@@ -38,23 +38,34 @@ pub async fn of(member: &Member, chain: &Chain) -> Vec<PackRef> {
 }
 
 /// Packs of the parent, in the order given, as long as their live bytes add up to at most `most`.
-fn within(parent: &PackSet, worn: impl Iterator<Item = (PackId, u64)>, most: u64) -> Vec<PackRef> {
+fn within(
+    parent: &PackSet,
+    half_dead: impl Iterator<Item = (PackId, u64)>,
+    most: u64,
+) -> Vec<PackRef> {
     let mut left = most;
     let mut affordable = |(pack, live): (&PackRef, u64)| {
         left = left.checked_sub(live)?;
         Some(pack.clone())
     };
-    let ours = worn.filter_map(|(id, live)| Some((parent.0.get(&id)?, live)));
+    let ours = half_dead.filter_map(|(id, live)| Some((parent.0.get(&id)?, live)));
     ours.map_while(&mut affordable).collect()
 }
 
 /// Moves them; the index must not know them. A pack that cannot be read is left: what it holds is read from the source.
-pub fn carry_over(writer: &mut Writer, worn: &[PackRef]) {
-    for pack in worn {
-        if let Err(error) = writer.carry_over(pack) {
-            tracing::warn!(pack = %pack.sha256, %error, "a half-dead pack is not carried over");
+///
+/// # Errors
+/// Whatever else ends a backup.
+pub fn carry_over(writer: &mut Writer, half_dead: &[PackRef]) -> Result<(), BackupError> {
+    for pack in half_dead {
+        match writer.carry_over(pack) {
+            Err(BackupError::Parent(error)) => {
+                tracing::warn!(pack = %pack.sha256, %error, "a half-dead pack is not carried over");
+            }
+            other => other?,
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The data path of the agent: from the walk through the engine to the store, and back.
 //!
-//! Knows the order of things that must not be lost: packs are durable here before they are offered,
-//! confirmed before they are named, and a snapshot exists only when the control plane committed it.
+//! Knows the order of things that must not be lost: packs are confirmed by the control plane before
+//! they are named, and a snapshot exists only when the control plane committed it.
 
 pub mod backup;
 pub mod entry;
 pub mod feed;
+pub mod half_dead;
 mod heartbeat;
 pub mod links;
 pub mod member;
@@ -16,4 +17,3 @@ pub mod source;
 pub mod spool;
 pub mod told;
 pub mod upload;
-mod worn;

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use vault::{
     id::Sha256,
     manifest::{ManifestError, PackRef, PackSet, SignedManifest, resolve},
-    pack::{PackKind, Pieces},
+    pack::PackKind,
     snapshot::{PackSource, SourceError},
 };
 
@@ -316,7 +316,7 @@ impl GrantSource {
                 return Err(FetchError::WrongHash);
             }
         }
-        match cache.keep(&pack.sha256, &whole.clone().into()) {
+        match cache.keep(&pack.sha256, &whole) {
             Ok(()) => drop(sound.insert(pack.sha256)),
             // Slower, not impossible.
             Err(error) => {
@@ -402,8 +402,8 @@ impl Cache {
     ///
     /// # Errors
     /// What the system says.
-    pub fn keep(&self, sha256: &Sha256, bytes: &Pieces) -> io::Result<()> {
-        write_cached(&self.whole_path(sha256), &bytes.joined())
+    pub fn keep(&self, sha256: &Sha256, bytes: &[u8]) -> io::Result<()> {
+        write_cached(&self.whole_path(sha256), bytes)
     }
 
     /// Takes over a whole metadata pack.
@@ -463,7 +463,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let cache = Cache::at(dir.path());
         let hash = Sha256::of(b"a pack");
-        cache.keep(&hash, &b"a pack".to_vec().into()).expect("keep");
+        cache.keep(&hash, b"a pack").expect("keep");
         assert_eq!(cache.read(&hash, 2..6).as_deref(), Some(&b"pack"[..]));
         assert_eq!(cache.read(&hash, 2..7), None);
         cache.retain(|_| false);

@@ -129,7 +129,7 @@ impl Spooled {
     pub fn release(&self, cache: &Cache) -> io::Result<()> {
         let kept = match (self.kind, &self.payload) {
             (PackKind::Meta, Payload::File(path)) => cache.adopt(&self.sha256, path),
-            (PackKind::Meta, Payload::Memory(bytes)) => cache.keep(&self.sha256, bytes),
+            (PackKind::Meta, Payload::Memory(bytes)) => cache.keep(&self.sha256, &bytes.joined()),
             (PackKind::Data, Payload::File(path)) => {
                 fs::File::open(path).and_then(|mut file| cache.keep_front(&self.sha256, &mut file))
             }

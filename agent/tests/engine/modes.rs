@@ -27,7 +27,7 @@ use vault::{id::Sha256, restore::Limits};
 
 use crate::support::{Taken, Vault, arrived, describe, is_root, place, restore_all};
 
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

@@ -1,13 +1,20 @@
 //! A first backup that is interrupted, and the one after it.
 
-use std::{cell::Cell, fs, path::Path, time::Duration};
+use std::{cell::Cell, fs, path::Path, sync::Arc, time::Duration};
 
 use everhold_agent::{
-    pipeline::{feed::FeedError, salvage::Salvage},
+    pipeline::{feed::FeedError, half_dead, salvage::Salvage},
     sources::Excludes,
 };
 use tokio_util::sync::CancellationToken;
+use vault::{
+    backup::{BackupError, PackSink, SinkError},
+    index::ChunkIndex,
+    manifest::PackRef,
+    pack::{PackKind, SealedPack},
+};
 
+use crate::modes::noise;
 use crate::support::{Act, Meanwhile, Vault, arrived, describe, place, restore_all};
 use everhold_agent::restore::Overwrite;
 
@@ -87,4 +94,30 @@ fn leaves_whose_content_was_lost_are_read_again() {
     let (_b, target) = place();
     restore_all(&taken, &target, Overwrite::Never);
     assert_eq!(describe(&source), describe(&arrived(&target, &source)));
+}
+
+/// A journal on a full disk.
+struct Full;
+
+impl PackSink for Full {
+    fn emit(&self, _: SealedPack) -> Result<(), SinkError> {
+        Err(SinkError("no space".into()))
+    }
+}
+
+#[test]
+fn half_dead_packs_that_cannot_be_written_end_the_backup_and_those_that_cannot_be_read_do_not() {
+    let (_s, source) = place();
+    fs::write(source.join("large"), noise(7, 8 << 20)).expect("write");
+    let vault = Vault::new();
+    let taken = vault.back_up(&[&source], None, Excludes::default());
+    let packs = taken.reader.frames().packs();
+    let data: Vec<PackRef> = packs.filter(|pack| pack.kind == PackKind::Data).cloned().collect();
+    let empty = || ChunkIndex::new(vault.keys().vault());
+    let mut writer = vault.writer_into(Some(&taken), 2, empty(), Arc::new(Full), Some(1 << 20));
+    let refused = half_dead::carry_over(&mut writer, &data);
+    assert!(matches!(refused, Err(BackupError::Sink(_))), "{refused:?}");
+    vault.store.hide_data(true);
+    let mut writer = vault.writer_into(Some(&taken), 3, empty(), vault.store.clone(), None);
+    half_dead::carry_over(&mut writer, &data).expect("they are read from their source");
 }

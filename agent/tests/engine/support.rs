@@ -139,13 +139,25 @@ impl Vault {
                 index.add(pack.kind, pack.sha256, length, &pack.directory);
             }
         }
+        self.writer_into(parent, session, index, self.store.clone(), None)
+    }
+
+    /// A writer that knows what is in `index` and gives its packs to `sink`.
+    pub fn writer_into(
+        &self,
+        parent: Option<&Taken>,
+        session: u8,
+        index: ChunkIndex,
+        sink: Arc<dyn PackSink>,
+        max_pack: Option<u32>,
+    ) -> Writer {
         let context = BackupContext {
             agent: AgentId::from_bytes([3; 16]),
             session: SessionId::from_bytes([session; 16]),
             key_epoch: 1,
             first_seq: 1,
             workers: 2,
-            max_pack: None,
+            max_pack,
         };
         Writer::begin(
             context,
@@ -153,7 +165,7 @@ impl Vault {
             &self.descriptor,
             parent.map(|parent| parent.reader.clone()),
             Arc::new(index),
-            self.store.clone(),
+            sink,
             Arc::new(SystemIds),
         )
         .expect("begins")

@@ -8,9 +8,8 @@ use std::ops::Range;
 
 use crate::{
     backup::BackupError,
-    id::FrameKind,
     manifest::{FrameBitmap, PackRef},
-    pack::{OpenPack, Part},
+    pack::{FrameInfo, OpenPack},
     snapshot::{Frames, ReadError, damaged},
 };
 
@@ -53,7 +52,7 @@ impl Liveness {
 pub(crate) fn each_live_frame(
     frames: &Frames,
     pack: &PackRef,
-    mut visit: impl FnMut(FrameKind, &[u8], Vec<Part>) -> Result<(), BackupError>,
+    mut visit: impl FnMut(&FrameInfo, &[u8]) -> Result<(), BackupError>,
 ) -> Result<(), BackupError> {
     let open = frames.open(pack)?;
     let live: Vec<u32> = (0..pack.frames).filter(|at| pack.used.contains(*at)).collect();
@@ -62,7 +61,7 @@ pub(crate) fn each_live_frame(
         for at in numbers {
             let info = open.info(at).map_err(|error| damaged(pack, error))?;
             let raw = frames.decode(pack, &open, at, &bytes, window.start)?;
-            visit(info.kind, &raw, info.parts.clone())?;
+            visit(info, &raw)?;
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::{
     id::{ChunkId, FileId, FrameKind, IdKeys},
     index::{ChunkIndex, FilePlace, Place},
     manifest::{FrameBitmap, PackUsage},
-    pack::Part,
+    pack::{FrameInfo, Part},
     tree::NodeSink,
 };
 
@@ -109,14 +109,9 @@ impl FrameStore {
         Ok((id, true))
     }
 
-    /// Stores a frame that nobody uses yet, unless it is known.
-    pub fn carry(
-        &mut self,
-        kind: FrameKind,
-        raw: &[u8],
-        parts: Vec<Part>,
-    ) -> Result<(), BackupError> {
-        let id = self.ids.chunk(kind, raw);
+    /// Stores a frame of another pack, whose id was compared when it was read, unless it is known; nobody uses it yet.
+    pub fn carry(&mut self, frame: &FrameInfo, raw: &[u8]) -> Result<(), BackupError> {
+        let (kind, id, parts) = (frame.kind, frame.id, frame.parts.clone());
         if self.knows(&id, kind) {
             return Ok(());
         }

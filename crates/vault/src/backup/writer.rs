@@ -392,9 +392,7 @@ impl Writer {
     /// [`BackupError::Parent`] when the pack cannot be read: what was not stored by then is read from its source.
     pub fn carry_over(&mut self, pack: &PackRef) -> Result<(), BackupError> {
         let Some(parent) = self.parent.clone() else { return Ok(()) };
-        each_live_frame(parent.frames(), pack, |kind, raw, parts| {
-            self.store.carry(kind, raw, parts)
-        })
+        each_live_frame(parent.frames(), pack, |frame, raw| self.store.carry(frame, raw))
     }
 
     /// A shelf with its share of the memory of this backup, for whoever feeds it.
