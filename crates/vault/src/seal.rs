@@ -84,10 +84,6 @@ impl PackKeys {
     pub fn seal_frame(&self, number: FrameNumber, aad: &[u8], buffer: &mut Vec<u8>) {
         seal(self.key(Use::Frames), nonce_number(number.0), aad, buffer);
     }
-    /// Opens frame `index`.
-    pub fn open_frame(&self, index: u32, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-        open(self.key(Use::Frames), nonce_number(index), aad, sealed)
-    }
     /// Opens frame `index` into `buffer`, which is overwritten.
     pub fn open_frame_into(
         &self,

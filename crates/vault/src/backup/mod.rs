@@ -6,6 +6,7 @@
 
 mod bundle;
 mod flight;
+mod haste;
 mod pool;
 mod store;
 mod summary;

@@ -7,14 +7,15 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use domain::IdGen;
 
-use super::{BackupContext, BackupError, PackSink, flight::Flight};
+use super::{BackupContext, BackupError, PackSink, flight::Flight, haste::Haste};
 use crate::{
     compress::Compressor,
     descriptor::VaultDescriptor,
@@ -22,7 +23,7 @@ use crate::{
     index::ChunkIndex,
     keys::VaultKeys,
     manifest::FrameBitmap,
-    pack::{Header, PackBuilder, PackKind, Part},
+    pack::{Decoder, Header, PackBuilder, PackKind, Part},
 };
 
 /// A frame to make.
@@ -61,6 +62,7 @@ struct Shared {
     /// Learns every pack before it is handed over.
     index: Arc<ChunkIndex>,
     flight: Arc<Flight>,
+    haste: Haste,
     /// Jobs queued or at work.
     unfinished: Mutex<u64>,
     /// There are none.
@@ -116,6 +118,7 @@ impl Pool {
             handed: Mutex::default(),
             index,
             flight,
+            haste: Haste::new(Instant::now()),
             unfinished: Mutex::default(),
             idle: Condvar::new(),
             failed: AtomicBool::new(false),
@@ -138,7 +141,17 @@ impl Pool {
         }
         let jobs = self.jobs.as_ref().ok_or(BackupError::Worker)?;
         *lock(&self.shared.unfinished) += 1;
-        jobs.send(job).map_err(|_| BackupError::Worker)
+        let sent = match jobs.try_send(job) {
+            Err(TrySendError::Full(job)) => {
+                self.shared.haste.reader_waits();
+                jobs.send(job).is_ok()
+            }
+            other => {
+                self.shared.haste.reader_goes_on();
+                other.is_ok()
+            }
+        };
+        sent.then_some(()).ok_or(BackupError::Worker)
     }
 
     /// Waits for the jobs so far and hands over the packs they are in.
@@ -209,7 +222,7 @@ impl Drop for Done<'_> {
 
 impl Shared {
     fn run(&self, queue: &Mutex<Receiver<Job>>) {
-        let mut compressor = Compressor::default();
+        let (mut compressor, mut check) = (Compressor::default(), Decoder::default());
         loop {
             let job = lock(queue).recv();
             let Ok(job) = job else { return };
@@ -217,7 +230,7 @@ impl Shared {
             if self.failed.load(Ordering::Acquire) {
                 continue;
             }
-            if let Err(error) = self.work(job, &mut compressor) {
+            if let Err(error) = self.work(job, &mut compressor, &mut check) {
                 lock(&self.error).get_or_insert(error);
                 self.failed.store(true, Ordering::Release);
             }
@@ -228,11 +241,16 @@ impl Shared {
         lock(&self.error).take().unwrap_or(BackupError::Worker)
     }
 
-    fn work(&self, job: Job, compressor: &mut Compressor) -> Result<(), BackupError> {
+    fn work(
+        &self,
+        job: Job,
+        compressor: &mut Compressor,
+        check: &mut Decoder,
+    ) -> Result<(), BackupError> {
         let levels = self.descriptor.levels;
         let (kind, level) = match job.kind {
             FrameKind::Bundle => (PackKind::Data, levels.bundle),
-            FrameKind::Chunk | FrameKind::Pad => (PackKind::Data, levels.data),
+            FrameKind::Chunk | FrameKind::Pad => (PackKind::Data, self.haste.level(levels.data)),
             FrameKind::Node | FrameKind::List | FrameKind::Summary => (PackKind::Meta, levels.meta),
         };
         let (codec, payload) = compressor.compress(level, &job.raw);
@@ -260,7 +278,7 @@ impl Shared {
             drop(open);
             (ticket, fill)
         };
-        let frame = ticket.seal(codec, payload, &job.raw)?;
+        let frame = ticket.seal(codec, payload, &job.raw, check)?;
         let finished = {
             let mut open = lock(&fill);
             let full = open.full;
@@ -310,7 +328,11 @@ impl Shared {
             number,
             used,
         };
+        let begun = Instant::now();
         self.sink.emit(pack)?;
+        if handed.kind == PackKind::Data {
+            self.haste.handed_over(begun, Instant::now());
+        }
         lock(&self.handed).push(handed);
         Ok(())
     }

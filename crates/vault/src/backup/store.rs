@@ -97,15 +97,15 @@ impl FrameStore {
     pub fn put(
         &mut self,
         kind: FrameKind,
-        raw: &[u8],
+        raw: impl AsRef<[u8]> + Into<Vec<u8>>,
         parts: Vec<Part>,
     ) -> Result<(ChunkId, bool), BackupError> {
-        let id = self.ids.chunk(kind, raw);
+        let id = self.ids.chunk(kind, raw.as_ref());
         if self.take(&id, kind) {
             return Ok((id, false));
         }
         self.flight.start(id, &parts);
-        self.pool.submit(Job { kind, id, raw: raw.to_vec(), parts })?;
+        self.pool.submit(Job { kind, id, raw: raw.into(), parts })?;
         Ok((id, true))
     }
 
@@ -173,6 +173,6 @@ impl FrameStore {
 impl NodeSink for FrameStore {
     type Error = BackupError;
     fn store(&mut self, node: Vec<u8>) -> Result<ChunkId, BackupError> {
-        self.put(FrameKind::Node, &node, Vec::new()).map(|(id, _)| id)
+        self.put(FrameKind::Node, node, Vec::new()).map(|(id, _)| id)
     }
 }

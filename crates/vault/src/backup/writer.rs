@@ -149,31 +149,35 @@ impl Writer {
     fn add_small(&mut self, entry: Entry, data: &mut dyn Read) -> Result<FileOutcome, BackupError> {
         let key = self.next_key(&entry, true)?;
         let announced = entry.size();
-        let mut content = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        data.take(announced).read_to_end(&mut content).map_err(BackupError::Source)?;
-        let size = content.len() as u64;
-        let found = self.find_small(&content)?;
-        self.take_file(key, entry, size, announced, found)
+        let (size, found) = self.find_small(data, announced)?;
+        self.take_file(key, entry, size.into(), announced, found)
     }
 
-    fn find_small(&mut self, content: &[u8]) -> Result<Found, BackupError> {
+    fn find_small(
+        &mut self,
+        data: &mut dyn Read,
+        announced: u64,
+    ) -> Result<(u32, Found), BackupError> {
+        let content = self.bundle.read(data, announced, self.descriptor.bundling);
+        let content = content.map_err(BackupError::Source)?;
         let Ok(length) = u32::try_from(content.len()) else { return Err(BackupError::BadEntry) };
         if length == 0 {
-            return Ok(Found::Ready(Content::Empty));
+            return Ok((0, Found::Ready(Content::Empty)));
         }
         let file = self.store.ids.file(content);
         if let Some(offset) = self.bundle.find(&file) {
-            return Ok(Found::InBundle { offset, length, file });
+            return Ok((length, Found::InBundle { offset, length, file }));
         }
         if let Some(FilePlace { bundle, offset, length: known }) = self.store.file(&file)
             && known == length
             && self.store.take(&bundle, FrameKind::Bundle)
         {
-            return Ok(Found::Ready(Content::Bundled { bundle, offset, length, file }));
+            let content = Content::Bundled { bundle, offset, length, file };
+            return Ok((length, Found::Ready(content)));
         }
-        let offset = self.bundle.append(file, content);
+        let offset = self.bundle.append(file);
         self.store.new_bytes += u64::from(length);
-        Ok(Found::InBundle { offset, length, file })
+        Ok((length, Found::InBundle { offset, length, file }))
     }
 
     fn add_large(
@@ -198,7 +202,7 @@ impl Writer {
         let size = large.size;
         let store = &mut self.store;
         let content = large.list.finish(&mut |list: Vec<u8>| {
-            store.put(FrameKind::List, &list, Vec::new()).map(|(id, _)| id)
+            store.put(FrameKind::List, list, Vec::new()).map(|(id, _)| id)
         })?;
         self.take_file(key, entry, size, announced, Found::Ready(content))
     }
@@ -360,8 +364,8 @@ impl Writer {
         if self.bundle.is_empty() {
             return Ok(());
         }
-        let OpenBundle { bytes, parts, .. } = std::mem::take(&mut self.bundle);
-        let (bundle, _) = self.store.put(FrameKind::Bundle, &bytes, parts)?;
+        let (bytes, parts) = std::mem::take(&mut self.bundle).close();
+        let (bundle, _) = self.store.put(FrameKind::Bundle, bytes, parts)?;
         self.links.close(bundle)?;
         for (key, waiting) in std::mem::take(&mut self.pending) {
             self.push(&key, waiting, Some(bundle))?;
@@ -413,7 +417,7 @@ impl Writer {
         let Self { tree, mut store, mut stats, .. } = self;
         let root = tree.finish(&mut store)?;
         let summary = summary.with_counts(&stats).encode();
-        let (summary, _) = store.put(FrameKind::Summary, &summary, Vec::new())?;
+        let (summary, _) = store.put(FrameKind::Summary, summary, Vec::new())?;
         stats.new_bytes = store.new_bytes;
         let Stored { usage, next_seq, packs, stored_bytes } = store.finish()?;
         stats.packs = packs;
@@ -538,7 +542,7 @@ impl LargeFile {
         self.size += piece.length();
         let new = &mut self.new;
         self.list.push(piece, &mut |list: Vec<u8>| {
-            let (id, fresh) = store.put(FrameKind::List, &list, Vec::new())?;
+            let (id, fresh) = store.put(FrameKind::List, list, Vec::new())?;
             if fresh {
                 new.push(id);
             }

@@ -279,23 +279,8 @@ impl OpenPack {
         if sealed.len() != info.sealed_len as usize {
             return Err(PackError::Frame);
         }
-        let Decoder { plain, raw, zstd } = decoder;
         let aad = frame_aad(&self.hash, info.kind, index, &info.id);
-        self.keys.open_frame_into(index, &aad, sealed, plain).map_err(|_| PackError::Frame)?;
-        let head = plain.get(..FRAME_HEAD).ok_or(PackError::Decode)?;
-        let codec = Codec::from_code(head[0]).ok_or(PackError::Version)?;
-        if head[1..] != info.raw_len.to_be_bytes() {
-            return Err(PackError::Decode);
-        }
-        let raw_len = info.raw_len as usize;
-        match codec {
-            Codec::Raw if plain.len() - FRAME_HEAD == raw_len => Ok(codec),
-            Codec::Raw => Err(PackError::Decode),
-            Codec::Zstd => match zstd.decompress_into(&plain[FRAME_HEAD..], raw_len, raw) {
-                Ok(()) => Ok(codec),
-                Err(_) => Err(PackError::Decode),
-            },
-        }
+        decoder.decode(&self.keys, (index, &aad), info.raw_len, sealed)
     }
 }
 
@@ -308,6 +293,31 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Authenticates and decodes one frame.
+    pub(super) fn decode(
+        &mut self,
+        keys: &PackKeys,
+        (index, aad): (u32, &[u8]),
+        raw_len: u32,
+        sealed: &[u8],
+    ) -> Result<Codec, PackError> {
+        let Self { plain, raw, zstd } = self;
+        keys.open_frame_into(index, aad, sealed, plain).map_err(|_| PackError::Frame)?;
+        let head = plain.get(..FRAME_HEAD).ok_or(PackError::Decode)?;
+        let codec = Codec::from_code(head[0]).ok_or(PackError::Version)?;
+        if head[1..] != raw_len.to_be_bytes() {
+            return Err(PackError::Decode);
+        }
+        let raw_len = raw_len as usize;
+        match codec {
+            Codec::Raw if plain.len() - FRAME_HEAD == raw_len => Ok(codec),
+            Codec::Raw => Err(PackError::Decode),
+            Codec::Zstd => match zstd.decompress_into(&plain[FRAME_HEAD..], raw_len, raw) {
+                Ok(()) => Ok(codec),
+                Err(_) => Err(PackError::Decode),
+            },
+        }
+    }
     /// The frame decoded last, which had this codec.
     pub(crate) fn content(&self, codec: Codec) -> Result<&[u8], PackError> {
         match codec {

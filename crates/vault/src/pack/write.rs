@@ -8,13 +8,13 @@ use std::sync::Arc;
 use domain::IdGen;
 
 use super::{
-    Directory, FrameInfo, HEADER_LEN, Header, PackKind, Part, SealedPack,
+    Decoder, Directory, FrameInfo, HEADER_LEN, Header, PackKind, Part, SealedPack,
     pieces::Joiner,
     read::{TAIL_MAGIC, frame_aad},
 };
 use crate::{
     backup::BackupError,
-    compress::{Codec, decompress},
+    compress::Codec,
     id::{ChunkId, FrameKind, Sha256},
     keys::EpochKey,
     seal::{FrameCounter, FrameNumber, PackKeys, TAG_LEN},
@@ -125,7 +125,8 @@ impl PackBuilder {
         }
         let pad = vec![0; pad_len(&directory)];
         let ticket = self.reserve(FrameKind::Pad, ChunkId([0; 32]), Vec::new(), pad.len());
-        let SealedFrame { info, bytes, .. } = ticket.seal(Codec::Raw, &pad, &pad)?;
+        let SealedFrame { info, bytes, .. } =
+            ticket.seal(Codec::Raw, &pad, &pad, &mut Decoder::default())?;
         directory.frames.push(info);
         frames.push(bytes);
         let regions = directory.regions();
@@ -184,13 +185,14 @@ pub(super) fn directory_aad(header: &Sha256, copy: u8) -> [u8; 34] {
 }
 
 impl FrameTicket {
-    /// Seals the payload, then opens and decodes it again and compares with `raw`: a bad byte of memory or a bug
-    /// in a library must not become a backup.
+    /// Seals the payload, then opens and decodes it again, as a restore will, and compares with `raw`: a bad byte of
+    /// memory or a bug in a library must not become a backup.
     pub fn seal(
         self,
         codec: Codec,
         payload: &[u8],
         raw: &[u8],
+        check: &mut Decoder,
     ) -> Result<SealedFrame, BackupError> {
         let raw_len = u32::try_from(raw.len()).map_err(|_| BackupError::BadEntry)?;
         let mut bytes = Vec::with_capacity(payload.len() + FRAME_OVERHEAD);
@@ -200,14 +202,8 @@ impl FrameTicket {
         let index = self.number.index();
         let aad = frame_aad(&self.hash, self.kind, index, &self.id);
         self.keys.seal_frame(self.number, &aad, &mut bytes);
-        let opened =
-            self.keys.open_frame(index, &aad, &bytes).map_err(|_| BackupError::SelfCheck)?;
-        let payload = opened.get(FRAME_HEAD..).ok_or(BackupError::SelfCheck)?;
-        let same = match codec {
-            Codec::Raw => payload == raw,
-            Codec::Zstd => decompress(payload, raw.len()).is_ok_and(|decoded| decoded == raw),
-        };
-        if !same {
+        let decoded = check.decode(&self.keys, (index, &aad), raw_len, &bytes);
+        if !decoded.is_ok_and(|codec| check.content(codec) == Ok(raw)) {
             return Err(BackupError::SelfCheck);
         }
         let sealed_len = u32::try_from(bytes.len()).map_err(|_| BackupError::BadEntry)?;

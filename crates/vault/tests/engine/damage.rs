@@ -10,7 +10,7 @@ use vault::{
     id::{FrameKind, IdKeys, Sha256},
     keys::{KitVault, Recipient, RecipientKind, RecoveryKit, Roster, VaultKeys, Wrap},
     manifest::{FrameBitmap, ManifestError, PackRef, PackSet, SignedManifest},
-    pack::{Header, OpenPack, PackBuilder, PackError, PackKind, SealedPack},
+    pack::{Decoder, Header, OpenPack, PackBuilder, PackError, PackKind, SealedPack},
     receipt::{ForgetRecord, Receipt},
     seal::{FrameCounter, PackKeys},
     snapshot::{Frames, PackSource, ReadError},
@@ -378,7 +378,7 @@ fn a_frame_that_is_not_what_its_id_says_is_refused_even_from_a_holder_of_the_key
         (b"what the index promises".as_slice(), b"what a bad member sealed".as_slice());
     let id = ids.chunk(FrameKind::Chunk, said);
     let ticket = pack.reserve(FrameKind::Chunk, id, Vec::new(), sealed.len());
-    pack.place(ticket.seal(Codec::Raw, sealed, sealed).unwrap());
+    pack.place(ticket.seal(Codec::Raw, sealed, sealed, &mut Decoder::default()).unwrap());
     let pack = pack.finish().unwrap();
     assert_eq!(check(&lab, PackKind::Data, &pack.bytes.joined()), Err(PackError::WrongId));
     let reference = PackRef {

@@ -10,7 +10,7 @@ use vault::{
     id::{ChunkId, FrameKind, IdKeys},
     index::ChunkIndex,
     manifest::{FrameBitmap, PackRef, PackSet, resolve},
-    pack::{Directory, Header, PackBuilder, PackKind},
+    pack::{Decoder, Directory, Header, PackBuilder, PackKind},
     restore::{self, Plan},
     snapshot::{PackSource, ReadError, Reader, SourceError},
     tree::{Content, Entry, EntryKind, Root},
@@ -215,7 +215,7 @@ fn hand_made(lab: &Lab, nodes: &[Vec<u8>], level: u8, entries: u64) -> Reader {
     for (at, node) in (0_u32..).zip(nodes) {
         let ticket =
             pack.reserve(FrameKind::Node, ids.chunk(FrameKind::Node, node), Vec::new(), node.len());
-        pack.place(ticket.seal(Codec::Raw, node, node).unwrap());
+        pack.place(ticket.seal(Codec::Raw, node, node, &mut Decoder::default()).unwrap());
         used.insert(at);
     }
     let pack = pack.finish().unwrap();

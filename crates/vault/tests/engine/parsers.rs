@@ -5,7 +5,9 @@
 
 use domain::{AgentId, IdGen as _, PackId, SeededIds, SessionId, TenantId, VaultId};
 use vault::{
-    cbor, compress, content,
+    cbor,
+    compress::Decompressor,
+    content,
     descriptor::VaultDescriptor,
     keys::{AgentKeys, RecoveryKit, RootKey, Roster, VaultKeys, Wrap},
     manifest::{FrameBitmap, SignedManifest, resolve},
@@ -210,7 +212,8 @@ fn directory(fixture: &Fixture, bytes: &[u8]) {
 fn frame(_: &Fixture, bytes: &[u8]) {
     let Some((head, payload)) = bytes.split_first_chunk::<4>() else { return };
     let raw_len = (u32::from_be_bytes(*head) as usize).min(1 << 20);
-    if let Ok(raw) = compress::decompress(payload, raw_len) {
+    let mut raw = Vec::new();
+    if Decompressor::default().decompress_into(payload, raw_len, &mut raw).is_ok() {
         assert_eq!(raw.len(), raw_len);
     }
 }
