@@ -61,9 +61,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For a machine with so many cores: about 100 bytes a piece and 12 MiB of buffers.
+    /// For a machine with so many cores. Three windows of small files are about 15 MiB with what is known of each.
     pub const fn for_cores(cores: usize) -> Self {
-        Self { pieces: 16 << 10, buffers: 12 << 20, fetchers: 6, workers: cores }
+        Self { pieces: 8 << 10, buffers: 12 << 20, fetchers: 6, workers: cores }
     }
 }
 
