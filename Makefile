@@ -4,7 +4,7 @@ STATE ?= .everhold
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 export SQLX_OFFLINE ?= true
 
-.PHONY: help run test bench million fault fuzz deps deps-test build portal lint fmt sqlx openapi clean
+.PHONY: help run test bench million fault fuzz deps deps-test build dist portal lint fmt sqlx openapi clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,16 +21,19 @@ deps-test: deps
 build: ## Release build of the server and the agent
 	cargo build --release --locked -p everhold -p everhold-agent
 
+dist: ## The build that is shipped: everything optimised and linked as one; a quarter of an hour
+	cargo build --profile dist --locked -p everhold -p everhold-agent
+
 portal: ## Build the portal (skipped, saying so, without Node)
 	@scripts/portal.sh
 
 test: ## The whole suite
 	@scripts/test.sh
 
-bench: $(if $(HELP),,deps build) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
+bench: $(if $(HELP),,deps dist) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
 	@scripts/bench.sh
 
-million: deps build ## A million files through backup and restore, each killed in its middle first; WORK=DIR has 12 GB of room
+million: deps dist ## A million files through backup and restore, each killed in its middle first; WORK=DIR has 12 GB of room
 	@python3 -B tests/bench/million.py --work "$(or $(WORK),$(CURDIR)/.dev/million)"
 
 fault: ## Breaks every operation at a sample of its points; LONG=1 at all of them; BUGS=1 plants bugs

@@ -13,4 +13,4 @@ done
 # In a mount namespace of its own: what is mounted for a restore is gone when the bench is, however it ends.
 enter=()
 if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then enter=(unshare -m); fi
-exec "${enter[@]}" python3 -B tests/bench --bin "${CARGO_TARGET_DIR:-target}/release" "${args[@]}"
+exec "${enter[@]}" python3 -B tests/bench --bin "${CARGO_TARGET_DIR:-target}/dist" "${args[@]}"

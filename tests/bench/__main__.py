@@ -50,7 +50,7 @@ def options():
     add("--extra", type=int, help="further rounds at most while walls were rejected (2; 0 on smoke)")
     add("--cache", type=Path, help="folder of programs, data and runs (~/.cache/everhold-bench)")
     add("--out", type=Path, help="document to write (docs/benchmarks.md)")
-    add("--bin", type=Path, default=PROJECT / "target/release", help="folder of everhold and everhold-agent")
+    add("--bin", type=Path, default=PROJECT / "target/dist", help="folder of everhold and everhold-agent")
     chosen = parser.parse_args()
     for given, known in ((chosen.only, works.WORKS), (chosen.data, [*works.TREES, *works.SMALL]),
                          (chosen.tools, tools.TOOLS)):

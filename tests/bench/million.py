@@ -173,7 +173,7 @@ def write(lines, count):
 
 def main():
     parser = argparse.ArgumentParser(prog="make million", description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", type=Path, default=HERE / "target/release")
+    parser.add_argument("--bin", type=Path, default=HERE / "target/dist")
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--work", type=Path, required=True, help="a folder with 12 GB of room; emptied")
     options = parser.parse_args()
