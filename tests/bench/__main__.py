@@ -131,7 +131,6 @@ class Bench:
         free = shutil.disk_usage(self.run).free
         if free < room:
             raise Unavailable(f"a round needs {room / GB:.0f} GB of disk, {free / GB:.1f} GB are free")
-        self.set.warm()
         for index in range(self.options.rounds + self.options.extra):
             if index >= self.options.rounds and not self.rejected():
                 break
@@ -190,6 +189,8 @@ class Bench:
 
     def measure(self, phase, tool, index):
         if phase in works.BACKUPS:
+            # Each time: while others were at work the system may have given the pages to somebody else.
+            self.set.warm()
             before = tool.stored()
             if phase == "first":
                 tool.prepare()
