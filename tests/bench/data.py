@@ -84,7 +84,7 @@ class DataSet:
         return next(path for path in mutate.regular_files(self.roots) if 2048 <= os.path.getsize(path) < 2**20)
 
     def warm(self):
-        """Into the page cache, so that the first program pays for nobody."""
+        """Into the page cache, so that no program pays for another."""
         subprocess.run(
             ["bash", "-c", 'find "$@" -type f -print0 | xargs -0r cat >/dev/null', "warm", *map(str, self.roots)],
             check=True)

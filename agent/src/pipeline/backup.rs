@@ -79,10 +79,10 @@ impl Memory {
         }
     }
     /// What is in memory while a pack is filled.
-    const fn max_pack(self) -> Option<u32> {
+    const fn max_pack(self) -> u32 {
         match self {
-            Self::Normal => Some(24 << 20),
-            Self::Small => Some(16 << 20),
+            Self::Normal => 24 << 20,
+            Self::Small => 16 << 20,
         }
     }
 }
@@ -454,7 +454,7 @@ impl Seat {
             key_epoch: session.key_epoch,
             first_seq: 1,
             workers: plan.memory.workers(),
-            max_pack: plan.memory.max_pack(),
+            max_pack: Some(plan.memory.max_pack()),
         };
         let cursor = reader.as_deref().and_then(|reader| ParentCursor::of(reader).ok());
         let world = member.control.world();

@@ -155,13 +155,18 @@ impl Spooled {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_new_run_clears_what_a_dead_one_left_and_metadata_moves_to_the_cache() {
+    /// A journal, and a cache beside it with its folder.
+    fn folders() -> (tempfile::TempDir, PathBuf, Cache, PathBuf) {
         let dir = tempfile::tempdir().expect("tempdir");
         let (journal, folder) = (dir.path().join("journal"), dir.path().join("cache"));
         fs::create_dir(&journal).expect("journal");
         fs::create_dir(&folder).expect("cache");
-        let cache = Cache::at(&folder);
+        (dir, journal, Cache::at(&folder), folder)
+    }
+
+    #[test]
+    fn a_new_run_clears_what_a_dead_one_left_and_metadata_moves_to_the_cache() {
+        let (_dir, journal, cache, _) = folders();
         fs::write(journal.join("left-over"), b"x").expect("write");
         fs::create_dir(journal.join("stray")).expect("stray folder");
         let spool = Spool::start(&journal).expect("start");
@@ -177,10 +182,7 @@ mod tests {
 
     #[test]
     fn a_room_is_for_one_pack_until_it_is_dropped_and_never_for_metadata() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let (journal, folder) = (dir.path().join("journal"), dir.path().join("cache"));
-        fs::create_dir(&journal).expect("journal");
-        fs::create_dir(&folder).expect("cache");
+        let (_dir, journal, cache, folder) = folders();
         let spool = Spool::start(&journal).expect("start").with_rooms(1);
         let put = |kind, seq| {
             let bytes = b"pack".to_vec().into();
@@ -190,7 +192,7 @@ mod tests {
         let meta = put(PackKind::Meta, 1);
         let (first, second) = (put(PackKind::Data, 2), put(PackKind::Data, 3));
         assert_eq!([&meta, &first, &second].map(in_memory), [false, true, false]);
-        first.release(&Cache::at(&folder)).expect("releases");
+        first.release(&cache).expect("releases");
         assert!(fs::read_dir(&folder).expect("list").count() == 1, "its front is kept");
         drop(first);
         assert!(in_memory(&put(PackKind::Data, 4)));
@@ -198,9 +200,7 @@ mod tests {
 
     #[test]
     fn a_cache_that_takes_nothing_costs_no_run() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let journal = dir.path().join("journal");
-        fs::create_dir(&journal).expect("journal");
+        let (dir, journal, ..) = folders();
         let cache = Cache::at(&dir.path().join("no cache here"));
         let spool = Spool::start(&journal).expect("start");
         for (kind, seq) in [(PackKind::Data, 1), (PackKind::Meta, 2)] {

@@ -136,11 +136,13 @@ mod tests {
         let (codec, payload) = compressor.compress(3, &text);
         assert_eq!(codec, Codec::Zstd);
         // A buffer that has more room makes no difference.
-        let (mut again, mut raw) = (Decompressor::default(), Vec::with_capacity(text.len() * 2));
-        for wrong in [text.len() - 1, text.len() + 1] {
-            assert_eq!(again.decompress_into(payload, wrong, &mut raw), Err(DecompressError));
+        let mut again = Decompressor::default();
+        for mut raw in [Vec::new(), Vec::with_capacity(text.len() * 2)] {
+            for wrong in [text.len() - 1, text.len() + 1] {
+                assert_eq!(again.decompress_into(payload, wrong, &mut raw), Err(DecompressError));
+            }
+            assert_eq!(again.decompress_into(payload, text.len(), &mut raw), Ok(()));
+            assert_eq!(raw, text);
         }
-        assert_eq!(again.decompress_into(payload, text.len(), &mut raw), Ok(()));
-        assert_eq!(raw, text);
     }
 }

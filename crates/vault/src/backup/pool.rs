@@ -141,17 +141,16 @@ impl Pool {
         }
         let jobs = self.jobs.as_ref().ok_or(BackupError::Worker)?;
         *lock(&self.shared.unfinished) += 1;
-        let sent = match jobs.try_send(job) {
+        match jobs.try_send(job) {
             Err(TrySendError::Full(job)) => {
                 self.shared.haste.reader_waits();
-                jobs.send(job).is_ok()
+                jobs.send(job).map_err(|_| BackupError::Worker)
             }
             other => {
                 self.shared.haste.reader_goes_on();
-                other.is_ok()
+                other.map_err(|_| BackupError::Worker)
             }
-        };
-        sent.then_some(()).ok_or(BackupError::Worker)
+        }
     }
 
     /// Waits for the jobs so far and hands over the packs they are in.
