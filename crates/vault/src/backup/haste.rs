@@ -8,13 +8,16 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What is compressed in haste: a quarter less time, a twentieth more bytes.
 const FAST: i32 = 1;
 /// Who spends more than this part of its time handing packs over waits for the line.
 const PART: u32 = 4;
+/// So many packs are remembered, fading: uploads that share a line end together, and after every wait several packs
+/// are taken at once.
+const PACKS: u32 = 8;
 
 /// The reader waits, if it did within so many jobs: one that gets ahead of two workers does not wait for each.
 const JOBS: u32 = 8;
@@ -23,9 +26,16 @@ const JOBS: u32 = 8;
 pub(super) struct Haste {
     /// Counts down from the last job that the reader found no room for.
     jobs: AtomicU32,
-    /// Handing over the last pack took long.
+    /// Handing over the last packs took long.
     line_waits: AtomicBool,
-    handed_over: Mutex<Instant>,
+    line: Mutex<Line>,
+}
+
+struct Line {
+    handed_over: Instant,
+    /// Of the last packs: how long handing them over took, and how long it was from one to the next.
+    waited: Duration,
+    passed: Duration,
 }
 
 impl Haste {
@@ -33,7 +43,11 @@ impl Haste {
         Self {
             jobs: AtomicU32::new(0),
             line_waits: AtomicBool::new(false),
-            handed_over: Mutex::new(now),
+            line: Mutex::new(Line {
+                handed_over: now,
+                waited: Duration::ZERO,
+                passed: Duration::ZERO,
+            }),
         }
     }
     /// There is no room for a job.
@@ -46,10 +60,13 @@ impl Haste {
     }
     /// A pack was handed over.
     pub fn handed_over(&self, begun: Instant, ended: Instant) {
-        let mut last = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = ended.saturating_duration_since(std::mem::replace(&mut *last, ended));
-        let waited = ended.saturating_duration_since(begun);
-        self.line_waits.store(waited * PART > since, Ordering::Relaxed);
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let since =
+            ended.saturating_duration_since(std::mem::replace(&mut line.handed_over, ended));
+        let fade = |sum: Duration| sum - sum / PACKS;
+        line.waited = fade(line.waited) + ended.saturating_duration_since(begun);
+        line.passed = fade(line.passed) + since;
+        self.line_waits.store(line.waited * PART > line.passed, Ordering::Relaxed);
     }
     /// The level for content whose vault asks for `wanted`.
     pub fn level(&self, wanted: i32) -> i32 {
@@ -80,11 +97,35 @@ mod tests {
         // Two that waited side by side.
         haste.handed_over(at(1_500), at(2_001));
         assert_eq!(haste.level(3), 3);
-        haste.handed_over(at(2_990), at(3_000));
+        // The line is fast again.
+        for pack in 1..=24 {
+            haste.handed_over(at(2_000 + pack * 100), at(2_005 + pack * 100));
+        }
         assert_eq!(haste.level(3), 1);
         (1..JOBS).for_each(|_| haste.reader_goes_on());
         assert_eq!(haste.level(3), 1, "it waited a moment ago");
         haste.reader_goes_on();
         assert_eq!(haste.level(3), 3, "the workers wait for the reader");
+    }
+
+    /// Uploads that share a line end together, and their places are taken at once.
+    #[test]
+    fn a_line_that_takes_packs_in_bursts_is_waited_for() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut pass = |ms| {
+            now += Duration::from_millis(ms);
+            now
+        };
+        let haste = Haste::new(start);
+        haste.reader_waits();
+        for burst in 1..=8 {
+            haste.handed_over(pass(150), pass(2_600));
+            assert_eq!(haste.level(3), 3, "burst {burst}");
+            for pack in 1..=6 {
+                haste.handed_over(pass(150), pass(1));
+                assert_eq!(haste.level(3), 3, "burst {burst}, pack {pack}");
+            }
+        }
     }
 }
