@@ -94,7 +94,6 @@ impl Lab {
             context,
             self.keys.clone(),
             &self.descriptor,
-            parent,
             Arc::new(index),
             self.folder.clone(),
             Arc::new(SystemIds),

@@ -87,6 +87,9 @@ impl Memory {
     }
 }
 
+/// What was read is made safe this often: an interruption costs no more. Two packs more in this time are nothing.
+const CHECKPOINT: Duration = Duration::from_secs(300);
+
 /// Files in the agent's home with the whole of a list too long to show.
 const EXCEPTIONS: &str = "exceptions.jsonl";
 const LEFT_OUT: &str = "left-out.jsonl";
@@ -462,12 +465,14 @@ impl Seat {
             context,
             member.vault.clone(),
             &member.descriptor,
-            reader,
             index.clone(),
             Arc::new(sink),
             world.ids.clone(),
         )?;
-        half_dead::carry_over(&mut writer, &half_dead)?;
+        writer.checkpoint_every(faults::every(CHECKPOINT));
+        if let Some(parent) = parent {
+            half_dead::carry_over(&mut writer, parent.frames(), &half_dead)?;
+        }
         let names = &plan.options.names;
         let mut feeder = Feeder::new(
             &mut writer,

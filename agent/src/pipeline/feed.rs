@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use domain::{
@@ -19,7 +18,8 @@ use domain::{
 };
 use tokio_util::sync::CancellationToken;
 use vault::{
-    backup::{BackupError, Reuse, Writer},
+    backup::{BackupError, Begun, Reuse, Writer},
+    snapshot::Frames,
     tree::{Entry, FileTime},
 };
 
@@ -38,9 +38,6 @@ use crate::sources::{
 
 /// The first read of a file decides whether it is readable at all.
 const FIRST_READ: usize = 64 * 1024;
-/// Two packs more in this time are nothing; five minutes of reading again neither.
-const CHECKPOINT: Duration = Duration::from_secs(300);
-
 /// Figures of a run under way, for heartbeats and progress bars.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -67,6 +64,15 @@ impl serde::Serialize for LeftOut {
     }
 }
 
+/// What is known of a file that looks as it did before.
+struct Before {
+    entry: Entry,
+    /// The encoding of the entry, if every byte of it is the same.
+    encoded: Option<Vec<u8>>,
+    /// Where the lists of its content are.
+    lists: Arc<Frames>,
+}
+
 /// Why feeding stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -82,9 +88,6 @@ pub struct Feeder<'a> {
     pub parent: Option<ParentCursor>,
     /// What an interrupted run had finished; newer than the parent.
     pub salvage: Option<Salvage>,
-    /// What was read is made safe this often: an interruption costs no more.
-    pub checkpoint_every: Duration,
-    checkpoint: Instant,
     pub names: &'a Names,
     pub counters: Arc<Counters>,
     pub cancel: CancellationToken,
@@ -112,8 +115,6 @@ impl<'a> Feeder<'a> {
             writer,
             parent,
             salvage: None,
-            checkpoint_every: faults::every(CHECKPOINT),
-            checkpoint: Instant::now(),
             names,
             counters,
             cancel,
@@ -137,20 +138,21 @@ impl<'a> Feeder<'a> {
         self.exceptions.push(exception);
     }
 
-    /// The entry of a file that looks as it did before, and its encoding if every byte of it is the same.
-    fn unchanged_entry(&mut self, path: &[u8], stat: &Stat) -> Option<(Entry, Option<Vec<u8>>)> {
+    /// The entry of a file that looks as it did before.
+    fn unchanged_entry(&mut self, path: &[u8], stat: &Stat) -> Option<Before> {
         let now = from_stat(Vec::new(), stat);
         let fits =
             |before: &Entry| before.looks_unchanged(&now) && before.flags & Entry::INCOMPLETE == 0;
         let salvaged = self.salvage.as_mut().and_then(|salvage| salvage.at(path, fits));
-        let (before, encoded) = match salvaged {
-            Some(before) => (before, None),
-            None => {
-                let (before, encoded) = self.parent.as_mut()?.at(path)?;
+        let (before, encoded, lists) = match (salvaged, &self.salvage) {
+            (Some(before), Some(salvage)) => (before, None, salvage.frames().clone()),
+            _ => {
+                let parent = self.parent.as_mut()?;
+                let (before, encoded) = parent.at(path)?;
                 if !fits(&before) {
                     return None;
                 }
-                (before, Some(encoded))
+                (before, Some(encoded), parent.frames().clone())
             }
         };
         let user = self.names.user(stat.uid).map(str::as_bytes);
@@ -160,12 +162,13 @@ impl<'a> Feeder<'a> {
             && (before.user.as_deref(), before.group.as_deref()) == (user, group)
             && (before.hardlink, before.flags, before.atime) == (hardlink, 0, None);
         if same {
-            return Some((before, encoded));
+            return Some(Before { entry: before, encoded, lists });
         }
         // Attributes cannot change without the ctime.
         let (path, kind, xattrs) = (before.path, before.kind, before.xattrs);
         let (user, group) = (user.map(<[u8]>::to_vec), group.map(<[u8]>::to_vec));
-        Some((Entry { path, kind, xattrs, user, group, hardlink, ..now }, None))
+        let entry = Entry { path, kind, xattrs, user, group, hardlink, ..now };
+        Some(Before { entry, encoded: None, lists })
     }
 
     /// A further name of a file that was read under its first one and not touched since.
@@ -209,8 +212,7 @@ impl<'a> Feeder<'a> {
         let path = found.path.clone();
         // Not after the first read: that may take long, and a write meanwhile must not look old.
         let begun = self.clock.now();
-        let pace = self.pace.as_deref();
-        let first = match first_read(&mut content, &mut self.buffer, pace) {
+        let first = match first_read(&mut content, &mut self.buffer, self.pace.as_deref()) {
             Ok(first) => first,
             Err(error) => {
                 let detail = format!("cannot be read: {error}");
@@ -226,25 +228,35 @@ impl<'a> Feeder<'a> {
         let ctime = entry.ctime;
         let content_size = content.stat().size;
         let holes = holes(content.extents(), content_size);
-        let cancel = &self.cancel;
-        let mut rest = Tolerant { inner: &mut content, failure: None, cancel, pace };
-        let outcome = {
-            let head = self.buffer.get(..first).unwrap_or_default();
-            let image = looks_like_image(head, content_size);
-            let data = &mut head.chain(&mut rest);
-            if image {
-                self.writer.add_image(entry, data, &holes)
-            } else {
-                self.writer.add_file(entry, data, &holes)
-            }
+        let beginning = self.beginning(&entry, first as u64)?;
+        let taken_over = beginning.as_ref().map_or(0, Begun::length);
+        if taken_over > 0 {
+            content.skip_to(taken_over);
+        }
+        self.counters.source_bytes.fetch_add(taken_over, Ordering::Relaxed);
+        let head = self.buffer.get(..first).unwrap_or_default();
+        let image = looks_like_image(head, content_size);
+        let (cancel, pace) = (&self.cancel, self.pace.as_deref());
+        let mut rest = Tolerant {
+            inner: &mut content,
+            failure: None,
+            cancel,
+            pace,
+            counters: &self.counters,
+            counted: taken_over,
         };
-        let failure = rest.failure;
+        let outcome = match beginning {
+            Some(begun) => self.writer.add_rest(entry, begun, &mut rest, &holes, image),
+            None if image => self.writer.add_image(entry, &mut head.chain(&mut rest), &holes),
+            None => self.writer.add_file(entry, &mut head.chain(&mut rest), &holes),
+        };
+        let (failure, counted) = (rest.failure, rest.counted);
         if self.cancel.is_cancelled() {
             return Err(FeedError::Canceled);
         }
         match outcome {
             Ok(outcome) => {
-                self.count(outcome.size);
+                self.count(outcome.size.saturating_sub(counted));
                 let verdict = content.verdict(begun);
                 if failure.is_none() && verdict == Verdict::Steady {
                     self.remember(group, content.stat(), ctime);
@@ -253,18 +265,21 @@ impl<'a> Feeder<'a> {
                     self.groups.split(content.stat());
                 }
                 self.judge(&path, failure, verdict, outcome.size);
-                self.checkpoint_if_due()
+                Ok(())
             }
-            Err(error) => self.unless_only_this(&path, error),
+            Err(error) => {
+                self.counters.source_bytes.fetch_sub(counted, Ordering::Relaxed);
+                self.unless_only_this(&path, error)
+            }
         }
     }
 
-    fn checkpoint_if_due(&mut self) -> Result<(), FeedError> {
-        if self.checkpoint.elapsed() >= self.checkpoint_every {
-            self.writer.checkpoint()?;
-            self.checkpoint = Instant::now();
-        }
-        Ok(())
+    /// More than the first `read` bytes of this file, if an interrupted run came so far and it looks the same.
+    fn beginning(&mut self, entry: &Entry, read: u64) -> Result<Option<Begun>, FeedError> {
+        let Some(salvage) = &self.salvage else { return Ok(None) };
+        let Some(before) = salvage.begun(entry) else { return Ok(None) };
+        let begun = self.writer.take_begun(before, salvage.frames())?;
+        Ok(Some(begun).filter(|begun| begun.length() > read))
     }
 
     /// An entry the format cannot hold is an exception; anything else ends the run.
@@ -317,7 +332,7 @@ impl Visitor for Feeder<'_> {
         if self.cancel.is_cancelled() {
             return Err(FeedError::Canceled);
         }
-        let Some((mut entry, encoded)) = self.unchanged_entry(path, stat) else {
+        let Some(Before { mut entry, encoded, lists }) = self.unchanged_entry(path, stat) else {
             return Ok(false);
         };
         let group = entry.hardlink;
@@ -329,7 +344,7 @@ impl Visitor for Feeder<'_> {
             return self.link(entry);
         }
         let ctime = entry.ctime;
-        match self.writer.unchanged(entry, encoded) {
+        match self.writer.unchanged(entry, encoded, &lists) {
             Ok(Reuse::Taken) => {
                 self.count(stat.size);
                 self.remember(group, stat, ctime);
@@ -391,12 +406,15 @@ fn paid(read: io::Result<usize>, pace: Option<&Pace>) -> io::Result<usize> {
     read
 }
 
-/// A read that fails ends the file, not the run; the failure is kept.
+/// A read that fails ends the file, not the run; the failure is kept. What is read counts at once: a file may take hours.
 struct Tolerant<'a> {
     inner: &'a mut OpenFile,
     failure: Option<io::Error>,
     cancel: &'a CancellationToken,
     pace: Option<&'a Pace>,
+    counters: &'a Counters,
+    /// Bytes of this file in `counters`.
+    counted: u64,
 }
 
 impl Read for Tolerant<'_> {
@@ -406,6 +424,11 @@ impl Read for Tolerant<'_> {
         }
         let most = self.pace.map_or(buffer.len(), |pace| pace.piece(buffer.len()));
         match paid(self.inner.read(&mut buffer[..most]), self.pace) {
+            Ok(bytes) => {
+                self.counters.source_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.counted += bytes as u64;
+                Ok(bytes)
+            }
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 self.failure = Some(error);
                 Ok(0)

@@ -7,6 +7,7 @@ use domain::{PackId, Timestamp};
 use vault::{
     backup::{BackupError, Writer},
     manifest::{PackRef, PackSet},
+    snapshot::Frames,
 };
 
 use super::{member::Member, source::Chain};
@@ -52,13 +53,17 @@ fn within(
     ours.map_while(&mut affordable).collect()
 }
 
-/// Moves them; the index must not know them. A pack that cannot be read is left: what it holds is read from the source.
+/// Moves them, out of the `parent`'s frames; the index must not know them. A pack that cannot be read is left: what it holds is read from the source.
 ///
 /// # Errors
 /// Whatever else ends a backup.
-pub fn carry_over(writer: &mut Writer, half_dead: &[PackRef]) -> Result<(), BackupError> {
+pub fn carry_over(
+    writer: &mut Writer,
+    parent: &Frames,
+    half_dead: &[PackRef],
+) -> Result<(), BackupError> {
     for pack in half_dead {
-        match writer.carry_over(pack) {
+        match writer.carry_over(parent, pack) {
             Err(BackupError::Parent(error)) => {
                 tracing::warn!(pack = %pack.sha256, %error, "a half-dead pack is not carried over");
             }

@@ -26,6 +26,7 @@ use super::source::Cache;
 /// The parent's entries, asked for in key order.
 pub struct ParentCursor {
     cursor: Cursor<Arc<Tree<Arc<Frames>>>>,
+    frames: Arc<Frames>,
     broken: bool,
 }
 
@@ -35,7 +36,12 @@ impl ParentCursor {
     /// # Errors
     /// When its root cannot be read.
     pub fn of(reader: &Reader) -> Result<Self, ReadError> {
-        Ok(Self { cursor: reader.cursor()?, broken: false })
+        Ok(Self { cursor: reader.cursor()?, frames: reader.frames().clone(), broken: false })
+    }
+
+    /// Where the lists of its entries are.
+    pub const fn frames(&self) -> &Arc<Frames> {
+        &self.frames
     }
 
     /// The parent's entry at `path`, and its encoding.

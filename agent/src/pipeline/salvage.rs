@@ -1,8 +1,9 @@
-//! What an interrupted backup had finished: the leaves of the tree it did not get to complete.
+//! What an interrupted backup had finished: the leaves of the tree it did not get to complete, and how far it was in a
+//! large file.
 //!
 //! Its confirmed metadata packs hold entries with the identity and times of the files they stand for. A file
-//! that still looks the same is taken over with its content; so a backup of days goes on where it was. All of
-//! it is advice, as with a parent: what does not fit is read again.
+//! that still looks the same is taken over with its content, as far as it was read; so a backup of days goes on where it
+//! was. All of it is advice, as with a parent: what does not fit is read again.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -23,9 +24,11 @@ const CANDIDATES: usize = 3;
 
 /// Entries of interrupted backups, by path.
 pub struct Salvage {
-    frames: Frames,
+    frames: Arc<Frames>,
     /// First key of a leaf, and the leaf.
     leaves: BTreeMap<Vec<u8>, ChunkId>,
+    /// By key: entries that end where a file was interrupted.
+    begun: BTreeMap<Vec<u8>, Vec<Entry>>,
     /// The leaves looked into last.
     near: Vec<(ChunkId, Arc<Node>)>,
 }
@@ -36,18 +39,39 @@ impl Salvage {
         let metadata = adopted.iter().filter(|pack| pack.kind == PackKind::Meta);
         let packs = metadata.clone().map(|pack| (pack.confirmed.id, reference(pack))).collect();
         let source = Arc::new(Cached(cache.clone()));
-        let frames = Frames::new(keys.clone(), &PackSet(packs), source, None);
-        let mut leaves = BTreeMap::new();
+        let frames = Arc::new(Frames::new(keys.clone(), &PackSet(packs), source, None));
+        let (mut leaves, mut begun) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
         for frame in metadata.flat_map(|pack| &pack.directory.frames) {
             if frame.kind == FrameKind::Node
                 && let Ok(node) = frames.node(&frame.id)
                 && node.level() == 0
                 && let Some(first) = node.first()
             {
-                leaves.insert(first.to_vec(), frame.id);
+                match begun_in(&node) {
+                    Some(entry) => begun.entry(first.to_vec()).or_default().push(entry),
+                    None => drop(leaves.insert(first.to_vec(), frame.id)),
+                }
             }
         }
-        (!leaves.is_empty()).then(|| Self { frames, leaves, near: Vec::new() })
+        let some = !leaves.is_empty() || !begun.is_empty();
+        some.then(|| Self { frames, leaves, begun, near: Vec::new() })
+    }
+
+    /// Where the lists of its entries are.
+    pub const fn frames(&self) -> &Arc<Frames> {
+        &self.frames
+    }
+
+    /// The furthest that interrupted backups came in the file that is now `now`, unless it changed since.
+    pub fn begun(&self, now: &Entry) -> Option<&Entry> {
+        let same = |before: &&Entry| {
+            before.ctime.is_some()
+                && (before.mtime, before.ctime) == (now.mtime, now.ctime)
+                && (before.inode, before.device) == (now.inode, now.device)
+                && before.size() <= now.size()
+        };
+        let begun = self.begun.get(&path::key(&now.path).ok()?)?;
+        begun.iter().filter(same).max_by_key(|before| before.size())
     }
 
     /// The entry an interrupted backup had made of `path`, if `fits`.
@@ -72,6 +96,14 @@ impl Salvage {
         self.near.insert(0, (id, node.clone()));
         Some(node)
     }
+}
+
+/// The one entry of a leaf, if its file ended before it was read to its end.
+fn begun_in(leaf: &Node) -> Option<Entry> {
+    let Node::Leaf(items) = leaf else { return None };
+    let [(_, value)] = items.as_slice() else { return None };
+    let entry = Entry::decode(Vec::new(), value).ok()?;
+    (entry.is_file() && entry.flags & Entry::SHRANK != 0).then_some(entry)
 }
 
 fn reference(pack: &Adopted) -> PackRef {

@@ -73,6 +73,14 @@ impl OpenFile {
         self.extents.iter().map(|extent| extent.length).sum::<u64>() < self.stat.size
     }
 
+    /// Goes on with the first data at or after this offset of the file.
+    pub fn skip_to(&mut self, offset: u64) {
+        self.current =
+            self.extents.partition_point(|extent| extent.offset + extent.length <= offset);
+        let next = self.extents.get(self.current);
+        self.within = next.map_or(0, |extent| offset.saturating_sub(extent.offset));
+    }
+
     /// To be asked after reading, which began at `begun`.
     pub fn verdict(&self, begun: Timestamp) -> Verdict {
         let later = fstat(&self.handle).ok().and_then(|raw| Stat::from_raw(&raw));

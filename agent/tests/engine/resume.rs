@@ -1,21 +1,33 @@
 //! A first backup that is interrupted, and the one after it.
 
-use std::{cell::Cell, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    fs,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use everhold_agent::{
-    pipeline::{feed::FeedError, half_dead, salvage::Salvage},
+    pipeline::{
+        feed::{Counters, FeedError, Feeder},
+        half_dead,
+        salvage::Salvage,
+    },
     sources::Excludes,
 };
 use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupError, PackSink, SinkError},
     index::ChunkIndex,
-    manifest::PackRef,
+    manifest::{PackRef, PackUsage},
     pack::{PackKind, SealedPack},
+    tree::EntryKind,
 };
 
 use crate::modes::noise;
-use crate::support::{Act, Meanwhile, Vault, arrived, describe, place, restore_all};
+use crate::support::{Act, Meanwhile, Taken, Vault, arrived, describe, place, restore_all};
 use everhold_agent::restore::Overwrite;
 
 /// 600 files in 6 folders: enough for a few dozen leaves.
@@ -41,9 +53,9 @@ fn interrupt(vault: &Vault, source: &Path, at: usize, checkpoint_every: Duration
         }
     });
     let meanwhile = Meanwhile { before: Some(before), ..Meanwhile::default() };
-    let set_up = |feeder: &mut everhold_agent::pipeline::feed::Feeder<'_>| {
+    let set_up = |feeder: &mut Feeder<'_>| {
         feeder.cancel = cancel;
-        feeder.checkpoint_every = checkpoint_every;
+        feeder.writer.checkpoint_every(checkpoint_every);
     };
     let outcome = vault.try_back_up(&[source], None, Excludes::default(), meanwhile, set_up);
     assert!(matches!(outcome, Err(FeedError::Canceled)));
@@ -60,7 +72,7 @@ fn an_interrupted_first_backup_goes_on_where_it_was() {
     let (_home, home) = place();
     let (adopted, cache) = vault.adopt_all(&home);
     let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there are leaves");
-    let set_up = |feeder: &mut everhold_agent::pipeline::feed::Feeder<'_>| {
+    let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
     };
     let meanwhile = Meanwhile::default();
@@ -74,6 +86,148 @@ fn an_interrupted_first_backup_goes_on_where_it_was() {
     assert_eq!(describe(&source), describe(&arrived(&target, &source)));
 }
 
+/// A file of so many pieces that its entry holds none of them itself.
+#[test]
+fn a_large_file_that_was_finished_is_not_read_again() {
+    let (_a, source) = place();
+    furnish(&source);
+    fs::write(source.join("folder-2/large"), noise(5, 24 << 20)).expect("write");
+    let vault = Vault::new();
+    interrupt(&vault, &source, 500, Duration::ZERO);
+    let (_home, home) = place();
+    let (adopted, cache) = vault.adopt_all(&home);
+    let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there are leaves");
+    let set_up = |feeder: &mut Feeder<'_>| {
+        feeder.salvage = Some(salvage);
+    };
+    let meanwhile = Meanwhile::default();
+    let taken = vault.try_back_up(&[&source], None, Excludes::default(), meanwhile, set_up);
+    let taken = taken.expect("backs up");
+    assert!(!taken.read.iter().any(|path| path.ends_with("large")));
+    let (_b, target) = place();
+    restore_all(&taken, &target, Overwrite::Never);
+    assert_eq!(describe(&source), describe(&arrived(&target, &source)));
+}
+
+/// 40 MiB of noise with holes of 10 MiB and more in it and after it.
+fn write_large(path: &Path, seed: u64) {
+    let file = fs::File::create(path).expect("create");
+    file.set_len(70 << 20).expect("grow");
+    file.write_all_at(&noise(seed, 8 << 20), 0).expect("write");
+    file.write_all_at(&noise(seed + 1, 32 << 20), 18 << 20).expect("write");
+}
+
+/// The file system has only this time stamp, so what is written to a file does not show.
+fn unseen() -> Meanwhile {
+    Meanwhile { stamp: Some(1_000_000), ..Meanwhile::default() }
+}
+
+/// The backup after one that was stopped within a large file.
+fn after_an_interruption(vault: &Vault, source: &Path, meanwhile: Meanwhile) -> Taken {
+    let counters = Arc::<Counters>::default();
+    let (_home, home) = place();
+    let (adopted, cache) = vault.adopt_all(&home);
+    let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there is a note");
+    let set_up = |feeder: &mut Feeder<'_>| {
+        feeder.salvage = Some(salvage);
+        feeder.counters = counters.clone();
+    };
+    let taken = vault.try_back_up(&[source], None, Excludes::default(), meanwhile, set_up);
+    let taken = taken.expect("backs up");
+    // Every byte once.
+    let counted = counters.source_bytes.load(Ordering::Relaxed);
+    assert_eq!(counted, taken.finished.stats.source_bytes);
+    taken
+}
+
+/// Size and content of the file with this name.
+fn kind_of(taken: &Taken, name: &str) -> EntryKind {
+    let mut entries = taken.reader.entries().expect("entries").map(|entry| entry.expect("entry"));
+    entries.find(|entry| entry.name() == name.as_bytes()).expect("there").kind
+}
+
+fn restored(taken: &Taken, source: &Path, name: &str) -> Vec<u8> {
+    let (_b, target) = place();
+    restore_all(taken, &target, Overwrite::Never);
+    fs::read(arrived(&target, source).join(name)).expect("read")
+}
+
+#[test]
+fn a_large_file_goes_on_where_its_backup_was_interrupted() {
+    // The last one is an image, cut into blocks.
+    for (packs, head) in [(5, &b""[..]), (90, b""), (200, b""), (90, b"QFI\xfb")] {
+        let (_a, source) = place();
+        let path = source.join("large");
+        write_large(&path, 6);
+        let file = fs::File::options().write(true).open(&path).expect("open");
+        file.write_all_at(head, 0).expect("write");
+        let before = fs::read(&path).expect("read");
+        let vault = Vault::new();
+        let cancel = vault.store.cancel_after(packs);
+        let counters = Arc::<Counters>::default();
+        let set_up = |feeder: &mut Feeder<'_>| {
+            feeder.cancel = cancel;
+            feeder.counters = counters.clone();
+            feeder.writer.checkpoint_every(Duration::ZERO);
+        };
+        let outcome = vault.try_back_up(&[&source], None, Excludes::default(), unseen(), set_up);
+        assert!(matches!(outcome, Err(FeedError::Canceled)));
+        // A chunk has 64 KiB at least, and two packs: its own and the note. What was stored of the file is not looked
+        // at again.
+        let safe = (packs / 2 - 1) * (64 << 10);
+        assert!(counters.source_bytes.load(Ordering::Relaxed) > safe as u64, "told on the way");
+        file.write_all_at(&vec![7; safe], 512).expect("write");
+        let taken = after_an_interruption(&vault, &source, unseen());
+        assert!(restored(&taken, &source, "large") == before, "after {packs} packs");
+        file.write_all_at(&before[512..512 + safe], 512).expect("write");
+        let whole = vault.back_up_while(&[&source], None, Excludes::default(), unseen());
+        assert!(kind_of(&taken, "large") == kind_of(&whole, "large"), "after {packs} packs");
+    }
+}
+
+#[test]
+fn notes_of_how_far_a_file_was_are_no_part_of_a_snapshot() {
+    let (_a, source) = place();
+    write_large(&source.join("large"), 6);
+    let vault = Vault::new();
+    let often = |feeder: &mut Feeder<'_>| feeder.writer.checkpoint_every(Duration::ZERO);
+    let noted = vault.try_back_up(&[&source], None, Excludes::default(), unseen(), often);
+    let plain = vault.back_up_while(&[&source], None, Excludes::default(), unseen());
+    let used = |taken: &Taken| {
+        let frames =
+            |pack: &PackUsage| (0..pack.frames).filter(|at| pack.used.contains(*at)).count();
+        taken.finished.usage.iter().map(frames).sum::<usize>()
+    };
+    assert_eq!(used(&noted.expect("backs up")), used(&plain));
+}
+
+#[test]
+fn a_large_file_is_read_as_a_whole_if_it_changed_or_its_beginning_was_lost() {
+    for lost in [false, true] {
+        let (_a, source) = place();
+        let path = source.join("large");
+        write_large(&path, 6);
+        let vault = Vault::new();
+        let cancel = vault.store.cancel_after(60);
+        let set_up = |feeder: &mut Feeder<'_>| {
+            feeder.cancel = cancel;
+            feeder.writer.checkpoint_every(Duration::ZERO);
+        };
+        let outcome = vault.try_back_up(&[&source], None, Excludes::default(), unseen(), set_up);
+        assert!(matches!(outcome, Err(FeedError::Canceled)));
+        write_large(&path, 8);
+        let now = fs::read(&path).expect("read");
+        let meanwhile = if lost {
+            vault.store.lose_data();
+            unseen()
+        } else {
+            Meanwhile { stamp: Some(1_000_001), ..Meanwhile::default() }
+        };
+        let taken = after_an_interruption(&vault, &source, meanwhile);
+        assert!(restored(&taken, &source, "large") == now, "lost: {lost}");
+    }
+}
+
 #[test]
 fn leaves_whose_content_was_lost_are_read_again() {
     let (_a, source) = place();
@@ -84,7 +238,7 @@ fn leaves_whose_content_was_lost_are_read_again() {
     let (adopted, cache) = vault.adopt_all(&home);
     let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there are leaves");
     vault.store.lose_data();
-    let set_up = |feeder: &mut everhold_agent::pipeline::feed::Feeder<'_>| {
+    let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
     };
     let taken = vault
@@ -114,10 +268,11 @@ fn half_dead_packs_that_cannot_be_written_end_the_backup_and_those_that_cannot_b
     let packs = taken.reader.frames().packs();
     let data: Vec<PackRef> = packs.filter(|pack| pack.kind == PackKind::Data).cloned().collect();
     let empty = || ChunkIndex::new(vault.keys().vault());
-    let mut writer = vault.writer_into(Some(&taken), 2, empty(), Arc::new(Full), Some(1 << 20));
-    let refused = half_dead::carry_over(&mut writer, &data);
+    let mut writer = vault.writer_into(2, empty(), Arc::new(Full), Some(1 << 20));
+    let refused = half_dead::carry_over(&mut writer, taken.reader.frames(), &data);
     assert!(matches!(refused, Err(BackupError::Sink(_))), "{refused:?}");
     vault.store.hide_data(true);
-    let mut writer = vault.writer_into(Some(&taken), 3, empty(), vault.store.clone(), None);
-    half_dead::carry_over(&mut writer, &data).expect("they are read from their source");
+    let mut writer = vault.writer_into(3, empty(), vault.store.clone(), None);
+    half_dead::carry_over(&mut writer, taken.reader.frames(), &data)
+        .expect("they are read from their source");
 }

@@ -53,12 +53,20 @@ pub struct Store {
     packs: Mutex<HashMap<Sha256, SealedPack>>,
     /// Data packs cannot be had at the moment.
     hidden: AtomicBool,
+    /// What happens when so many packs more are here.
+    then: Mutex<Option<(usize, CancellationToken)>>,
 }
 
 impl PackSink for Store {
     fn emit(&self, pack: SealedPack) -> Result<(), SinkError> {
         let bytes = pack.bytes.joined().into();
         self.packs.lock().expect("lock").insert(pack.sha256, SealedPack { bytes, ..pack });
+        if let Some((left, cancel)) = &mut *self.then.lock().expect("lock") {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                cancel.cancel();
+            }
+        }
         Ok(())
     }
 }
@@ -80,6 +88,13 @@ impl Store {
     /// Makes data packs unreachable, or reachable again.
     pub fn hide_data(&self, hidden: bool) {
         self.hidden.store(hidden, Ordering::Relaxed);
+    }
+
+    /// Cancels a backup once it has stored so many packs.
+    pub fn cancel_after(&self, packs: usize) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        *self.then.lock().expect("lock") = Some((packs, cancel.clone()));
+        cancel
     }
 
     /// Loses every data pack.
@@ -139,13 +154,12 @@ impl Vault {
                 index.add(pack.kind, pack.sha256, length, &pack.directory);
             }
         }
-        self.writer_into(parent, session, index, self.store.clone(), None)
+        self.writer_into(session, index, self.store.clone(), None)
     }
 
     /// A writer that knows what is in `index` and gives its packs to `sink`.
     pub fn writer_into(
         &self,
-        parent: Option<&Taken>,
         session: u8,
         index: ChunkIndex,
         sink: Arc<dyn PackSink>,
@@ -163,7 +177,6 @@ impl Vault {
             context,
             self.keys.clone(),
             &self.descriptor,
-            parent.map(|parent| parent.reader.clone()),
             Arc::new(index),
             sink,
             Arc::new(SystemIds),

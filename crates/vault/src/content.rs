@@ -19,7 +19,7 @@ const MAX: usize = 4_096;
 const MASK: u16 = 511;
 
 /// Collects the pieces of one file in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ListBuilder {
     levels: Vec<Vec<Piece>>,
 }

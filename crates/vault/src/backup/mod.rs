@@ -15,7 +15,7 @@ mod writer;
 use domain::{AgentId, SessionId};
 
 pub use summary::Summary;
-pub use writer::{FileOutcome, Reuse, Writer};
+pub use writer::{Begun, FileOutcome, Reuse, Writer};
 
 use crate::{
     descriptor::DescriptorError,

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read},
     ops::Range,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use domain::IdGen;
@@ -26,10 +27,10 @@ use crate::{
     manifest::PackRef,
     repack::each_live_frame,
     snapshot::{
-        self, PieceSource, ReadError,
+        Frames, PieceSource, ReadError,
         content::{for_each_list, for_each_piece},
     },
-    tree::{Content, Entry, EntryKind, MAX_ENTRY_BYTES, Piece, TreeBuilder, path},
+    tree::{Content, Entry, EntryKind, MAX_ENTRY_BYTES, Piece, TreeBuilder, leaf_of_one, path},
 };
 
 /// Entries that wait for an open bundle; more close it.
@@ -70,7 +71,6 @@ enum Waiting {
 /// A backup in progress. Calls must come in key order (see [`crate::tree::path`]).
 pub struct Writer {
     descriptor: VaultDescriptor,
-    parent: Option<Arc<snapshot::Reader>>,
     store: FrameStore,
     tree: TreeBuilder,
     gear: Gear,
@@ -78,16 +78,31 @@ pub struct Writer {
     pending: Vec<(Vec<u8>, Waiting)>,
     links: Links,
     last_key: Option<Vec<u8>>,
+    checkpoints: Checkpoints,
     stats: Stats,
 }
 
+/// When what was read is made safe.
+struct Checkpoints {
+    every: Duration,
+    last: Instant,
+}
+
+impl Checkpoints {
+    fn is_due(&self) -> bool {
+        self.last.elapsed() >= self.every
+    }
+    fn done(&mut self) {
+        self.last = Instant::now();
+    }
+}
+
 impl Writer {
-    /// Starts a backup. `parent` is only needed for [`Self::unchanged`].
+    /// Starts a backup.
     pub fn begin(
         context: BackupContext,
         keys: Arc<VaultKeys>,
         descriptor: &VaultDescriptor,
-        parent: Option<Arc<snapshot::Reader>>,
         index: Arc<ChunkIndex>,
         sink: Arc<dyn PackSink>,
         ids: Arc<dyn IdGen>,
@@ -107,7 +122,6 @@ impl Writer {
         let links = Links::new(&index);
         Ok(Self {
             descriptor: descriptor.clone(),
-            parent,
             store: FrameStore::new(id_keys, index, flight, pool),
             tree,
             gear,
@@ -115,8 +129,15 @@ impl Writer {
             pending: Vec::new(),
             links,
             last_key: None,
+            checkpoints: Checkpoints { every: Duration::MAX, last: Instant::now() },
             stats: Stats::default(),
         })
+    }
+
+    /// From now on open packs are handed over this often, in the middle of large files too, so that a later session can
+    /// adopt what is in them should this one be interrupted. Entries of the node under construction are not in it.
+    pub const fn checkpoint_every(&mut self, every: Duration) {
+        self.checkpoints.every = every;
     }
 
     /// Adds a regular file. `entry` has kind `File` with the size seen at open; `data` gives the bytes outside
@@ -132,7 +153,7 @@ impl Writer {
         if small {
             self.add_small(entry, data)
         } else {
-            self.add_large(entry, data, holes, self.descriptor.files)
+            self.add_large(entry, None, data, holes, self.descriptor.files)
         }
     }
 
@@ -143,7 +164,55 @@ impl Writer {
         data: &mut dyn Read,
         holes: &[Range<u64>],
     ) -> Result<FileOutcome, BackupError> {
-        self.add_large(entry, data, holes, self.descriptor.images)
+        self.add_large(entry, None, data, holes, self.descriptor.images)
+    }
+
+    /// Takes over what an interrupted backup had read of a file that still looks the same: of the content of `before`,
+    /// an entry out of its checkpoint, what comes before the first piece that is in no known pack. Lists are read from
+    /// `lists`.
+    pub fn take_begun(&mut self, before: &Entry, lists: &Frames) -> Result<Begun, BackupError> {
+        enum Stop {
+            Here,
+            Failed(BackupError),
+        }
+        impl From<ReadError> for Stop {
+            fn from(_: ReadError) -> Self {
+                Self::Here
+            }
+        }
+        let mut large = LargeFile::new(&self.store);
+        let store = &mut self.store;
+        let taken = for_each_piece(lists, before, &mut |piece| {
+            let length = piece.length;
+            let piece = match piece.from {
+                PieceSource::Hole => Piece::Hole { length },
+                PieceSource::Frame { kind: FrameKind::Chunk, id, .. }
+                    if store.take(&id, FrameKind::Chunk) =>
+                {
+                    Piece::Data { id, length }
+                }
+                PieceSource::Frame { .. } => return Err(Stop::Here),
+            };
+            large.piece(store, piece).map_err(Stop::Failed)
+        });
+        match taken {
+            Err(Stop::Failed(error)) => Err(error),
+            Ok(()) | Err(Stop::Here) => Ok(Begun(large)),
+        }
+    }
+
+    /// As [`Self::add_file`] or, for an `image`, [`Self::add_image`], with a beginning that was taken over: `data` gives
+    /// what comes after it.
+    pub fn add_rest(
+        &mut self,
+        entry: Entry,
+        begun: Begun,
+        data: &mut dyn Read,
+        holes: &[Range<u64>],
+        image: bool,
+    ) -> Result<FileOutcome, BackupError> {
+        let chunking = if image { self.descriptor.images } else { self.descriptor.files };
+        self.add_large(entry, Some(begun), data, holes, chunking)
     }
 
     fn add_small(&mut self, entry: Entry, data: &mut dyn Read) -> Result<FileOutcome, BackupError> {
@@ -183,15 +252,22 @@ impl Writer {
     fn add_large(
         &mut self,
         entry: Entry,
+        begun: Option<Begun>,
         data: &mut dyn Read,
         holes: &[Range<u64>],
         chunking: Chunking,
     ) -> Result<FileOutcome, BackupError> {
         let key = self.next_key(&entry, true)?;
         let announced = entry.size();
-        let new = IdLog::new(self.store.index.folder());
-        let mut large = LargeFile { new, new_bytes: 0, list: ListBuilder::new(), size: 0 };
-        match large.read(&mut self.store, &self.gear, chunking, data, announced, holes) {
+        let mut large = begun.map_or_else(|| LargeFile::new(&self.store), |Begun(large)| large);
+        let mut way = Way {
+            store: &mut self.store,
+            gear: &self.gear,
+            chunking,
+            checkpoints: &mut self.checkpoints,
+            entry: (&key, &entry),
+        };
+        match large.read(&mut way, data, announced, holes) {
             Ok(()) => {}
             Err(error) => {
                 self.store.new_bytes -= large.new_bytes;
@@ -223,6 +299,11 @@ impl Writer {
         self.remember_link(&entry, size, &found);
         self.stats.source_bytes += size;
         self.enqueue(key, entry, Some(found))?;
+        if self.checkpoints.is_due() {
+            self.close_bundle()?;
+            self.store.checkpoint()?;
+            self.checkpoints.done();
+        }
         Ok(FileOutcome { size, shrank })
     }
 
@@ -249,12 +330,14 @@ impl Writer {
         Ok(Reuse::Taken)
     }
 
-    /// Adds a file with the size and content of the parent's entry in its `kind`, and fresh metadata. `encoded` is
-    /// the entry as the parent's tree has it, if nothing about it is fresh: it is then taken over as it is.
+    /// Adds a file with the size and content of an earlier entry in its `kind`, and fresh metadata. `encoded` is
+    /// the entry as the parent's tree has it, if nothing about it is fresh: it is then taken over as it is. Lists of the
+    /// content are read from `lists`.
     pub fn unchanged(
         &mut self,
         entry: Entry,
         encoded: Option<Vec<u8>>,
+        lists: &Frames,
     ) -> Result<Reuse, BackupError> {
         let EntryKind::File { size, content } = &entry.kind else {
             return Err(BackupError::BadEntry);
@@ -263,11 +346,11 @@ impl Writer {
         if content.length() != Some(size) {
             return Err(BackupError::BadEntry);
         }
-        if !self.each_frame(&entry, FrameStore::knows) {
+        if !self.each_frame(&entry, lists, FrameStore::knows) {
             return Ok(Reuse::ReadAgain);
         }
         let key = self.next_key(&entry, true)?;
-        self.each_frame(&entry, FrameStore::take);
+        self.each_frame(&entry, lists, FrameStore::take);
         self.stats.source_bytes += size;
         self.stats.files += 1;
         if entry.hardlink.is_some()
@@ -289,6 +372,7 @@ impl Writer {
     fn each_frame(
         &mut self,
         entry: &Entry,
+        lists: &Frames,
         go: fn(&mut FrameStore, &ChunkId, FrameKind) -> bool,
     ) -> bool {
         let EntryKind::File { content, .. } = &entry.kind else { return false };
@@ -301,15 +385,13 @@ impl Writer {
                 Piece::Hole { .. } => true,
             }),
             Content::Pieces { .. } => {
-                let Some(parent) = &self.parent else { return false };
-                let frames = parent.frames();
                 let mut go = |id: &ChunkId, kind| {
                     let known = go(store, id, kind);
                     known.then_some(()).ok_or(ReadError::Unlocated(*id))
                 };
                 // A list that cannot be read means reading the file, not ending the backup.
-                for_each_list(frames, entry, &mut |id| go(&id, FrameKind::List)).is_ok()
-                    && for_each_piece(frames, entry, &mut |piece| match piece.from {
+                for_each_list(lists, entry, &mut |id| go(&id, FrameKind::List)).is_ok()
+                    && for_each_piece(lists, entry, &mut |piece| match piece.from {
                         PieceSource::Frame { kind, id, .. } => go(&id, kind),
                         PieceSource::Hole => Ok(()),
                     })
@@ -389,26 +471,18 @@ impl Writer {
         self.tree.push(key, &entry.encode(), &mut self.store)
     }
 
-    /// Stores what the parent uses of a half-dead pack anew, in packs of this backup; the index must not know the old
-    /// one. Call it before the first entry. What this backup then does not need counts as unused.
+    /// Stores what the parent, whose frames these are, uses of a half-dead pack anew, in packs of this backup; the index
+    /// must not know the old one. Call it before the first entry. What this backup then does not need counts as unused.
     ///
     /// # Errors
     /// [`BackupError::Parent`] when the pack cannot be read: what was not stored by then is read from its source.
-    pub fn carry_over(&mut self, pack: &PackRef) -> Result<(), BackupError> {
-        let Some(parent) = self.parent.clone() else { return Ok(()) };
-        each_live_frame(parent.frames(), pack, |frame, raw| self.store.carry(frame, raw))
+    pub fn carry_over(&mut self, parent: &Frames, pack: &PackRef) -> Result<(), BackupError> {
+        each_live_frame(parent, pack, |frame, raw| self.store.carry(frame, raw))
     }
 
     /// A shelf with its share of the memory of this backup, for whoever feeds it.
     pub fn shelf(&self) -> Shelf {
         self.store.index.shelf()
-    }
-
-    /// Hands over what is in open packs, so that a later session can adopt it should this one be interrupted. Entries
-    /// of the node under construction are not in it.
-    pub fn checkpoint(&mut self) -> Result<(), BackupError> {
-        self.close_bundle()?;
-        self.store.checkpoint()
     }
 
     /// Seals what is left, writes the tree and the summary (its counts are filled in here).
@@ -478,6 +552,26 @@ impl Links {
     }
 }
 
+/// The beginning of a file, out of an interrupted backup.
+pub struct Begun(LargeFile);
+
+impl Begun {
+    /// Bytes of the file that need not be read, holes included.
+    pub const fn length(&self) -> u64 {
+        self.0.size
+    }
+}
+
+/// Where a large file goes.
+struct Way<'a> {
+    store: &'a mut FrameStore,
+    gear: &'a Gear,
+    chunking: Chunking,
+    checkpoints: &'a mut Checkpoints,
+    /// Its key, and what is known of it before it is read.
+    entry: (&'a [u8], &'a Entry),
+}
+
 /// A file on its way into chunks.
 struct LargeFile {
     /// Frames stored for this file, and the content bytes among them.
@@ -488,53 +582,80 @@ struct LargeFile {
 }
 
 impl LargeFile {
+    fn new(store: &FrameStore) -> Self {
+        let new = IdLog::new(store.index.folder());
+        Self { new, new_bytes: 0, list: ListBuilder::new(), size: 0 }
+    }
+
+    /// Reads on, from where it is.
     fn read(
         &mut self,
-        store: &mut FrameStore,
-        gear: &Gear,
-        chunking: Chunking,
+        way: &mut Way<'_>,
         data: &mut dyn Read,
         announced: u64,
         holes: &[Range<u64>],
     ) -> Result<(), BackupError> {
-        let mut at = 0;
+        let begun = self.size;
+        let mut at = begun;
         for hole in holes.iter().chain([&(announced..announced)]) {
-            let (start, end) = (hole.start.min(announced), hole.end.min(announced));
+            let within = |place: u64| place.max(begun).min(announced);
+            let (start, end) = (within(hole.start), within(hole.end));
             if start < at || end < start {
                 return Err(BackupError::Source(io::ErrorKind::InvalidInput.into()));
             }
-            self.stretch(store, gear, chunking, &mut data.take(start - at))?;
+            self.stretch(way, &mut data.take(start - at))?;
             if self.size < start {
                 return Ok(());
             }
             if end > start {
-                self.piece(store, Piece::Hole { length: end - start })?;
+                self.piece(way.store, Piece::Hole { length: end - start })?;
             }
             at = end;
         }
         Ok(())
     }
 
-    fn stretch(
-        &mut self,
-        store: &mut FrameStore,
-        gear: &Gear,
-        chunking: Chunking,
-        data: &mut dyn Read,
-    ) -> Result<(), BackupError> {
-        let mut buffer = std::mem::take(&mut store.scratch);
-        let mut chunker = Chunker::new(gear, chunking, self.size, &mut buffer);
+    fn stretch(&mut self, way: &mut Way<'_>, data: &mut dyn Read) -> Result<(), BackupError> {
+        let mut buffer = std::mem::take(&mut way.store.scratch);
+        let mut chunker = Chunker::new(way.gear, way.chunking, self.size, &mut buffer);
         while let Some(chunk) = chunker.next_chunk(data).map_err(BackupError::Source)? {
+            // Not after the last chunk: it may end where reading had to.
+            if self.size > 0 && way.checkpoints.is_due() {
+                self.note(way)?;
+                way.store.checkpoint()?;
+                way.checkpoints.done();
+            }
             let length = chunk.len() as u64;
-            let (id, new) = store.put(FrameKind::Chunk, chunk, Vec::new())?;
+            let (id, new) = way.store.put(FrameKind::Chunk, chunk, Vec::new())?;
             if new {
-                store.new_bytes += length;
+                way.store.new_bytes += length;
                 self.new_bytes += length;
                 self.new.push(id);
             }
-            self.piece(store, Piece::Data { id, length })?;
+            self.piece(way.store, Piece::Data { id, length })?;
         }
-        store.scratch = buffer;
+        way.store.scratch = buffer;
+        Ok(())
+    }
+
+    /// Stores how far this file is, for [`Writer::take_begun`] of a later session: as a leaf of its own, with the entry of
+    /// a file that ended here. The tree of this backup has no use for it.
+    fn note(&self, way: &mut Way<'_>) -> Result<(), BackupError> {
+        let mut stored = IdLog::new(None);
+        let mut put = |kind, frame: Vec<u8>| {
+            let (id, new) = way.store.put(kind, frame, Vec::new())?;
+            if new {
+                stored.push(id);
+            }
+            Ok::<_, BackupError>(id)
+        };
+        let content = self.list.clone().finish(&mut |list| put(FrameKind::List, list))?;
+        let (key, entry) = way.entry;
+        let mut begun = entry.clone();
+        begun.kind = EntryKind::File { size: self.size, content };
+        begun.flags |= Entry::SHRANK;
+        put(FrameKind::Node, leaf_of_one(key, &begun.encode()))?;
+        way.store.abandon(stored);
         Ok(())
     }
 

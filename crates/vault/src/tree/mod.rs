@@ -15,6 +15,7 @@ pub use build::{NodeSink, TreeBuilder};
 pub use diff::{Change, Diff};
 pub use entry::{Content, Entry, EntryKind, FileTime, MAX_ENTRY_BYTES, Piece, Xattr};
 pub(crate) use entry::{decode_pieces, encode_pieces, total};
+pub(crate) use node::leaf_of_one;
 pub use node::{Child, Node};
 pub(crate) use read::decode as decode_item;
 pub use read::{Cursor, KeyedEntry, NodeSource, Tree, TreeError};

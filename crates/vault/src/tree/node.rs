@@ -114,6 +114,13 @@ fn common(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
+/// A leaf with one item.
+pub(crate) fn leaf_of_one(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut leaf = NodeWriter::new(0);
+    leaf.entry(key, value);
+    leaf.finish()
+}
+
 /// A node under construction.
 pub(super) struct NodeWriter {
     level: u8,

@@ -23,7 +23,7 @@ fn bench_of_the_data_path() {
     for (name, contents) in cases {
         let mut lab = Lab::new(70);
         lab.descriptor.packs.target = 32 << 20;
-        let mut writer = lab.writer(None, Arc::new(lab.index())).unwrap();
+        let mut writer = lab.writer(Arc::new(lab.index())).unwrap();
         let bytes: usize = contents.iter().map(Vec::len).sum();
         let started = Instant::now();
         for (n, content) in contents.iter().enumerate() {

@@ -168,22 +168,10 @@ impl Lab {
         }
     }
 
-    pub fn writer(
-        &self,
-        parent: Option<Arc<Reader>>,
-        index: Arc<ChunkIndex>,
-    ) -> Result<Writer, BackupError> {
+    pub fn writer(&self, index: Arc<ChunkIndex>) -> Result<Writer, BackupError> {
         let sink = Arc::clone(&self.bucket) as Arc<dyn PackSink>;
         let ids = Arc::clone(&self.ids) as Arc<dyn IdGen>;
-        Writer::begin(
-            self.context(),
-            Arc::clone(&self.keys),
-            &self.descriptor,
-            parent,
-            index,
-            sink,
-            ids,
-        )
+        Writer::begin(self.context(), Arc::clone(&self.keys), &self.descriptor, index, sink, ids)
     }
 
     /// An index of everything in the bucket.
@@ -229,10 +217,10 @@ impl Lab {
         let set = parent.map(|done| resolve(&done.chain).unwrap()).unwrap_or_default();
         let victims: Vec<_> = worn.iter().map(|id| &set.0[id]).collect();
         index.retain(|sha256| victims.iter().all(|pack| pack.sha256 != *sha256));
-        let mut writer = self.writer(before.clone(), index).unwrap();
+        let mut writer = self.writer(index).unwrap();
         for pack in victims {
             // What cannot be carried is read from its source.
-            let carried = writer.carry_over(pack);
+            let carried = writer.carry_over(before.as_ref().unwrap().frames(), pack);
             assert!(matches!(carried, Ok(()) | Err(BackupError::Parent(_))), "{carried:?}");
         }
         let mut cursor = before.as_ref().map(|reader| reader.cursor().unwrap());
@@ -246,12 +234,14 @@ impl Lab {
                 Some(cursor) if trust => cursor.find(&source.entry.path).unwrap(),
                 _ => None,
             };
-            if let Some((old, encoded)) = old.filter(|(old, _)| old.looks_unchanged(&source.entry))
+            if let Some(before) = &before
+                && let Some((old, encoded)) =
+                    old.filter(|(old, _)| old.looks_unchanged(&source.entry))
             {
                 let mut entry = source.entry.clone();
                 entry.kind = old.kind;
                 let encoded = (entry.encode() == encoded).then_some(encoded);
-                if writer.unchanged(entry, encoded).unwrap() == Reuse::Taken {
+                if writer.unchanged(entry, encoded, before.frames()).unwrap() == Reuse::Taken {
                     continue;
                 }
             }

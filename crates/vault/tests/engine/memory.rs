@@ -50,7 +50,7 @@ impl Read for Failing {
 /// cannot be read to its end and whose first part is that of the next.
 fn back_up(lab: &Lab, tree: &Tree, parent: Option<&Done>, index: &Arc<ChunkIndex>) -> Done {
     let before = parent.map(|done| Arc::new(lab.reader(done)));
-    let mut writer = lab.writer(before.clone(), Arc::clone(index)).unwrap();
+    let mut writer = lab.writer(Arc::clone(index)).unwrap();
     let mut cursor = before.as_ref().map(|reader| reader.cursor().unwrap());
     for (n, source) in tree.values().enumerate() {
         if !source.entry.is_file() {
@@ -76,10 +76,12 @@ fn back_up(lab: &Lab, tree: &Tree, parent: Option<&Done>, index: &Arc<ChunkIndex
             continue;
         }
         let old = cursor.as_mut().and_then(|cursor| cursor.find(&source.entry.path).unwrap());
-        if let Some((old, _)) = old.filter(|(old, _)| old.looks_unchanged(&source.entry)) {
+        if let Some(before) = &before
+            && let Some((old, _)) = old.filter(|(old, _)| old.looks_unchanged(&source.entry))
+        {
             let mut entry = source.entry.clone();
             entry.kind = old.kind;
-            if writer.unchanged(entry, None).unwrap() == Reuse::Taken {
+            if writer.unchanged(entry, None, before.frames()).unwrap() == Reuse::Taken {
                 continue;
             }
         }
@@ -147,7 +149,7 @@ fn smaller_packs_hold_the_same_tree() {
 fn what_a_failed_file_stored_counts_only_if_another_uses_it() {
     let lab = Lab::new(91);
     let index = Arc::new(lab.index());
-    let mut writer = lab.writer(None, index).unwrap();
+    let mut writer = lab.writer(index).unwrap();
     let content = noise(1, 9_000_000);
     let entry = |path: &str| {
         let mut entry = file(path, "").1.entry;

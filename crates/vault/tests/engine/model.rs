@@ -112,7 +112,7 @@ fn without_index(lab: &Lab, tree: &Tree, parent: &Done) -> Done {
     let reader = Arc::new(lab.reader(parent));
     let index = ChunkIndex::new(lab.keys.vault());
     vault::index::sync(&index, reader.frames(), |_| false).unwrap();
-    let mut writer = lab.writer(Some(reader), Arc::new(index)).unwrap();
+    let mut writer = lab.writer(Arc::new(index)).unwrap();
     for source in tree.values() {
         if source.entry.is_file() {
             writer.add_file(source.entry.clone(), &mut source.content.as_slice(), &[]).unwrap();
@@ -128,7 +128,7 @@ fn without_index(lab: &Lab, tree: &Tree, parent: &Done) -> Done {
 fn entries_out_of_order_or_of_the_wrong_kind_are_refused() {
     let lab = Lab::new(60);
     let index = Arc::new(ChunkIndex::new(lab.keys.vault()));
-    let mut writer = lab.writer(None, index).unwrap();
+    let mut writer = lab.writer(index).unwrap();
     let entry = |path: &str| file(path, "").1.entry;
     writer.add_file(entry("b"), &mut [].as_slice(), &[]).unwrap();
     for path in ["a", "b", ""] {
@@ -157,7 +157,7 @@ fn a_file_that_cannot_be_read_is_left_out_and_the_backup_goes_on() {
     }
     let lab = Lab::new(61);
     let index = Arc::new(ChunkIndex::new(lab.keys.vault()));
-    let mut writer = lab.writer(None, index).unwrap();
+    let mut writer = lab.writer(index).unwrap();
     for (path, good) in [("a", 0), ("b", 5_000_000)] {
         let mut entry = file(path, "").1.entry;
         entry.kind =
@@ -188,7 +188,7 @@ fn a_file_that_cannot_be_read_is_left_out_and_the_backup_goes_on() {
 fn hard_links_share_their_content() {
     let lab = Lab::new(62);
     let index = Arc::new(ChunkIndex::new(lab.keys.vault()));
-    let mut writer = lab.writer(None, index).unwrap();
+    let mut writer = lab.writer(index).unwrap();
     let mut tree = Tree::new();
     for (n, size) in [(1_u64, 500), (2, 200_000)] {
         for path in [format!("a{n}"), format!("b{n}"), format!("c{n}")] {
@@ -220,7 +220,6 @@ fn a_sink_that_fails_ends_the_backup() {
         lab.context(),
         Arc::clone(&lab.keys),
         &lab.descriptor,
-        None,
         Arc::new(ChunkIndex::new(lab.keys.vault())),
         Arc::new(Full),
         Arc::clone(&lab.ids) as Arc<dyn domain::IdGen>,
@@ -244,8 +243,7 @@ fn an_image_in_blocks_reuses_all_but_the_changed_one() {
     let lab = Lab::new(64);
     let mut image = noise(9, 200 * 256 * 1024);
     let backup = |image: &[u8], parent: Option<&Done>| {
-        let reader = parent.map(|done| Arc::new(lab.reader(done)));
-        let mut writer = lab.writer(reader, Arc::new(lab.index())).unwrap();
+        let mut writer = lab.writer(Arc::new(lab.index())).unwrap();
         let source = file("disk.img", image).1;
         writer.add_image(source.entry.clone(), &mut &*source.content, &[]).unwrap();
         lab.commit(writer.finish(Summary::default()).unwrap(), parent, 0)
@@ -262,8 +260,9 @@ fn an_image_in_blocks_reuses_all_but_the_changed_one() {
     reader.read_file(&entry, &mut read).unwrap();
     assert!(read == image);
     // Unchanged, with its lists read from the parent.
-    let mut writer = lab.writer(Some(Arc::new(reader)), Arc::new(lab.index())).unwrap();
-    assert_eq!(writer.unchanged(entry, None).unwrap(), vault::backup::Reuse::Taken);
+    let mut writer = lab.writer(Arc::new(lab.index())).unwrap();
+    let taken = writer.unchanged(entry, None, reader.frames()).unwrap();
+    assert_eq!(taken, vault::backup::Reuse::Taken);
     let third = lab.commit(writer.finish(Summary::default()).unwrap(), Some(&second), 0);
     assert_eq!(third.finished.stats.new_bytes, 0);
     let report = verify::quick(&lab.reader(&third));

@@ -55,7 +55,6 @@ async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
         context,
         agent.vault_keys.clone(),
         &agent.descriptor,
-        None,
         index,
         spool.clone(),
         ids,
