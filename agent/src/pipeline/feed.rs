@@ -228,7 +228,7 @@ impl<'a> Feeder<'a> {
         let ctime = entry.ctime;
         let content_size = content.stat().size;
         let holes = holes(content.extents(), content_size);
-        let beginning = self.beginning(&entry, first as u64)?;
+        let beginning = self.beginning(&entry)?;
         let taken_over = beginning.as_ref().map_or(0, Begun::length);
         if taken_over > 0 {
             content.skip_to(taken_over);
@@ -274,12 +274,12 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// More than the first `read` bytes of this file, if an interrupted run came so far and it looks the same.
-    fn beginning(&mut self, entry: &Entry, read: u64) -> Result<Option<Begun>, FeedError> {
+    /// What an interrupted run had read of this file, if it looks the same.
+    fn beginning(&mut self, entry: &Entry) -> Result<Option<Begun>, FeedError> {
         let Some(salvage) = &self.salvage else { return Ok(None) };
         let Some(before) = salvage.begun(entry) else { return Ok(None) };
         let begun = self.writer.take_begun(before, salvage.frames())?;
-        Ok(Some(begun).filter(|begun| begun.length() > read))
+        Ok(Some(begun).filter(|begun| begun.length() > 0))
     }
 
     /// An entry the format cannot hold is an exception; anything else ends the run.

@@ -192,6 +192,7 @@ fn notes_of_how_far_a_file_was_are_no_part_of_a_snapshot() {
     let vault = Vault::new();
     let often = |feeder: &mut Feeder<'_>| feeder.writer.checkpoint_every(Duration::ZERO);
     let noted = vault.try_back_up(&[&source], None, Excludes::default(), unseen(), often);
+    let again = vault.try_back_up(&[&source], None, Excludes::default(), unseen(), often);
     let plain = vault.back_up_while(&[&source], None, Excludes::default(), unseen());
     let used = |taken: &Taken| {
         let frames =
@@ -199,6 +200,7 @@ fn notes_of_how_far_a_file_was_are_no_part_of_a_snapshot() {
         taken.finished.usage.iter().map(frames).sum::<usize>()
     };
     assert_eq!(used(&noted.expect("backs up")), used(&plain));
+    assert_eq!(used(&again.expect("backs up")), used(&plain));
 }
 
 #[test]

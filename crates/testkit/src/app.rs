@@ -32,6 +32,7 @@ pub struct TestAppBuilder {
     limits: Option<Limits>,
     ids: Option<Arc<dyn IdGen>>,
     dial: Option<Dial>,
+    start: Option<Timestamp>,
 }
 
 impl TestAppBuilder {
@@ -68,13 +69,21 @@ impl TestAppBuilder {
         self
     }
 
+    /// Another time to begin at, for what compares the platform's clock with the system's.
+    #[must_use]
+    pub const fn beginning(mut self, at: Timestamp) -> Self {
+        self.start = Some(at);
+        self
+    }
+
     /// Starts it all. Workers are not run: tests take the steps themselves (see [`TestApp::settle`]).
     ///
     /// # Errors
     /// When there is no database.
     pub async fn start(self) -> Result<TestApp> {
         let database = TestDb::create().await?;
-        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_millis(START_MS)));
+        let start = self.start.unwrap_or(Timestamp::from_unix_millis(START_MS));
+        let clock = Arc::new(ManualClock::at(start));
         let ids = self.ids.unwrap_or_else(|| Arc::new(SystemIds));
         let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
         let service_keys = ServiceKeys::new(&key(1))?;

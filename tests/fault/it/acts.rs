@@ -92,7 +92,8 @@ impl Act {
         if matches!(self, Self::FirstBackup | Self::Resume) {
             if self == Self::Resume {
                 faults::make_eager(true);
-                // Some of it is stored by now, and not all.
+                scene.machine.write_large();
+                // Some of a large file is stored by now, and not all.
                 broken_off(world, &mut scene, Seam::AgentStore, "PUT data", 3).await;
                 faults::make_eager(false);
             }

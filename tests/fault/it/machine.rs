@@ -195,6 +195,11 @@ impl Machine {
         let _ = rustix::fs::setxattr(at("etc/file-2"), NOTE, b" noted", flags);
     }
 
+    /// A file of several chunks that comes before the others.
+    pub fn write_large(&self) {
+        fs::write(self.source.join("data/0"), self.bytes(5 << 19)).expect("file");
+    }
+
     /// Files that are several to a pack.
     pub fn stack(&self) {
         fs::create_dir_all(self.source.join("stack")).expect("folder");

@@ -55,6 +55,10 @@ type Parts = (Arc<Catalog>, Place, Place);
 /// Second copies are configured by this name.
 pub const SECOND: &str = "second";
 
+/// A Monday at noon, long after anybody runs this: a file that looks as if it were written just now, or later, is read
+/// again by every backup, and nothing would ever be taken over unread.
+const LATER_MS: u64 = 2_493_374_400_000;
+
 pub struct World {
     pub app: TestApp,
     pub catalog: Arc<Catalog>,
@@ -92,6 +96,7 @@ pub async fn world() -> World {
     let watch = Watch { plan: plan.clone(), sent: sent.clone(), denied: denied.clone() };
     let parts = (dir.path().join("server"), watch.clone(), listeners.clone());
     let app = TestApp::builder()
+        .beginning(Timestamp::from_unix_millis(LATER_MS))
         .dial(move |url| wire::through(&url, port, &socket))
         .role(RoleName::Auth, {
             let known = enrolled.clone();

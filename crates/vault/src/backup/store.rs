@@ -111,14 +111,28 @@ impl FrameStore {
 
     /// Stores a frame of another pack, whose id was compared when it was read, unless it is known; nobody uses it yet.
     pub fn carry(&mut self, frame: &FrameInfo, raw: &[u8]) -> Result<(), BackupError> {
-        let (kind, id, parts) = (frame.kind, frame.id, frame.parts.clone());
-        if self.knows(&id, kind) {
+        self.keep(Job {
+            kind: frame.kind,
+            id: frame.id,
+            raw: raw.to_vec(),
+            parts: frame.parts.clone(),
+        })
+    }
+
+    /// Names a frame and stores it unless it is known; nobody uses it yet.
+    pub fn note(&mut self, kind: FrameKind, raw: Vec<u8>) -> Result<ChunkId, BackupError> {
+        let id = self.ids.chunk(kind, &raw);
+        self.keep(Job { kind, id, raw, parts: Vec::new() }).map(|()| id)
+    }
+
+    fn keep(&mut self, job: Job) -> Result<(), BackupError> {
+        if self.knows(&job.id, job.kind) {
             return Ok(());
         }
-        self.flight.start(id, &parts);
+        self.flight.start(job.id, &job.parts);
         // Before its pack can land: whoever takes it makes it used.
-        self.flight.abandon(&id);
-        self.pool.submit(Job { kind, id, raw: raw.to_vec(), parts })
+        self.flight.abandon(&job.id);
+        self.pool.submit(job)
     }
 
     /// Hands over open packs early.

@@ -641,22 +641,13 @@ impl LargeFile {
     /// Stores how far this file is, for [`Writer::take_begun`] of a later session: as a leaf of its own, with the entry of
     /// a file that ended here. The tree of this backup has no use for it.
     fn note(&self, way: &mut Way<'_>) -> Result<(), BackupError> {
-        let mut stored = IdLog::new(None);
-        let mut put = |kind, frame: Vec<u8>| {
-            let (id, new) = way.store.put(kind, frame, Vec::new())?;
-            if new {
-                stored.push(id);
-            }
-            Ok::<_, BackupError>(id)
-        };
-        let content = self.list.clone().finish(&mut |list| put(FrameKind::List, list))?;
+        let store = &mut *way.store;
+        let content = self.list.clone().finish(&mut |list| store.note(FrameKind::List, list))?;
         let (key, entry) = way.entry;
         let mut begun = entry.clone();
         begun.kind = EntryKind::File { size: self.size, content };
         begun.flags |= Entry::SHRANK;
-        put(FrameKind::Node, leaf_of_one(key, &begun.encode()))?;
-        way.store.abandon(stored);
-        Ok(())
+        store.note(FrameKind::Node, leaf_of_one(key, &begun.encode())).map(drop)
     }
 
     fn piece(&mut self, store: &mut FrameStore, piece: Piece) -> Result<(), BackupError> {
