@@ -24,6 +24,7 @@ use crate::{
     output::{Exit, Format, Output},
     pipeline::backup::Memory,
     pipeline::member::{Member, MemberError},
+    pipeline::source::FetchError,
     state::{Home, default_home},
 };
 
@@ -285,9 +286,11 @@ where
 fn complain(error: &anyhow::Error, home: &Home, output: &Output) {
     let call = error.chain().find_map(|cause| cause.downcast_ref::<api::client::Error>());
     let stored = error.chain().find_map(|cause| cause.downcast_ref::<TransferError>());
+    let fetched = error.chain().find_map(|cause| cause.downcast_ref::<FetchError>());
     let hint = call
         .map(|call| crate::control::advice(call, home.path()))
-        .or_else(|| stored.map(|stored| stored.advice().to_owned()));
+        .or_else(|| stored.map(|stored| stored.advice().to_owned()))
+        .or_else(|| fetched.and_then(FetchError::advice).map(str::to_owned));
     let text = chain(error);
     if output.is_json() {
         output.json(&serde_json::json!({ "error": text, "hint": hint }));

@@ -38,6 +38,7 @@ use crate::sources::{
 
 /// The first read of a file decides whether it is readable at all.
 const FIRST_READ: usize = 64 * 1024;
+
 /// Figures of a run under way, for heartbeats and progress bars.
 #[derive(Debug, Default)]
 pub struct Counters {

@@ -53,7 +53,8 @@ fn within(
     ours.map_while(&mut affordable).collect()
 }
 
-/// Moves them, out of the `parent`'s frames; the index must not know them. A pack that cannot be read is left: what it holds is read from the source.
+/// Moves them, out of the `parent`'s frames; the index must not know them. A pack that cannot be read is left: what it
+/// holds is read from the source.
 ///
 /// # Errors
 /// Whatever else ends a backup.

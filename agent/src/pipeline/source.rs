@@ -57,6 +57,20 @@ pub enum FetchError {
     Confused,
 }
 
+impl FetchError {
+    /// What a person can do about an object that is damaged; whoever could not be asked has advice of their own.
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Manifest(_) | Self::WrongHash => Some(
+                "ask your administrator to run: everhold admin scrub. What it finds damaged is repaired from the \
+                 second copy (--repair), or let go (everhold admin declare-lost): the next backup then builds on what \
+                 is sound",
+            ),
+            Self::Control(_) | Self::Store(_) | Self::Confused => None,
+        }
+    }
+}
+
 /// A snapshot's verified manifest chain, newest first, and the packs it names.
 pub struct Chain {
     pub manifests: Vec<SignedManifest>,
