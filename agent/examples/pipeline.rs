@@ -76,7 +76,7 @@ struct Lab {
 }
 
 impl Lab {
-    fn backup(&self, session: u8, parent: Option<Arc<Reader>>) -> Fallible<FinishedSnapshot> {
+    fn backup(&self, session: u8, parent: Option<&Reader>) -> Fallible<FinishedSnapshot> {
         let index = ChunkIndex::new(self.keys.vault());
         for pack in self.folder.sealed.lock().map_err(|_| "poisoned")?.iter() {
             index.add(pack.kind, pack.sha256, 0, &pack.directory);
@@ -89,7 +89,7 @@ impl Lab {
             workers: std::thread::available_parallelism()?.get(),
             max_pack: None,
         };
-        let cursor = parent.as_deref().map(ParentCursor::of).transpose()?;
+        let cursor = parent.map(ParentCursor::of).transpose()?;
         let mut writer = Writer::begin(
             context,
             self.keys.clone(),
@@ -113,7 +113,7 @@ impl Lab {
         Ok(writer.finish(Summary::default())?)
     }
 
-    fn reader(&self, finished: &FinishedSnapshot) -> Fallible<Arc<Reader>> {
+    fn reader(&self, finished: &FinishedSnapshot) -> Fallible<Reader> {
         let agent = AgentKeys::generate(&SystemIds);
         let builder = Builder {
             descriptor: &self.descriptor,
@@ -143,7 +143,7 @@ impl Lab {
         }
         let index = Some(Arc::new(index));
         let source = self.folder.clone();
-        Ok(Arc::new(Reader::open(&signed.manifest, &packs, self.keys.clone(), source, index)))
+        Ok(Reader::open(&signed.manifest, &packs, self.keys.clone(), source, index))
     }
 }
 
@@ -185,7 +185,7 @@ fn main() -> Fallible<()> {
     println!("{:?}", first.stats);
     if path.is_some() {
         let parent = timed("open", || lab.reader(&first))?;
-        let second = timed("unchanged", || lab.backup(2, Some(parent)))?;
+        let second = timed("unchanged", || lab.backup(2, Some(&parent)))?;
         println!("{:?}", second.stats);
     }
     Ok(())

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use super::Backup;
+use super::{Backup, Share};
 use crate::{
     output::{Exit, Output, bytes, plain},
     pipeline::{
-        backup::{Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
+        backup::{Done, Limits, Plan, Watch, bury_predecessor, execute},
         feed::LeftOut,
         member::Member,
         told::Told,
@@ -60,9 +60,7 @@ struct LeftOutLine<'a> {
 pub async fn run(member: Member, args: Backup, output: &Output) -> Result<Exit> {
     let cwd = std::env::current_dir().context("the current folder cannot be named")?;
     let source = source_of(&args)?;
-    let mut plan = plan(&member.home, &args.paths, source, &cwd)?;
-    plan.memory = args.memory;
-    plan.limits = Limits { upload: args.limit_upload, read: args.limit_read };
+    let plan = plan(&member.home, &args.paths, source, &cwd, &args.share)?;
     for (link, target) in plan.roots.followed() {
         output.note(format_args!(
             "{} is a link: it and {} are backed up",
@@ -148,7 +146,13 @@ fn patterns_in(text: &str) -> Result<Vec<String>> {
 }
 
 /// What a run is to do, checked before anybody is told of it.
-pub fn plan(home: &Home, paths: &[PathBuf], source: RunSource, cwd: &Path) -> Result<Plan> {
+pub fn plan(
+    home: &Home,
+    paths: &[PathBuf],
+    source: RunSource,
+    cwd: &Path,
+    share: &Share,
+) -> Result<Plan> {
     let roots = Roots::resolve(paths, cwd)?;
     if !roots.paths().iter().any(|root| exists(root)) {
         bail!("none of {} can be reached; check the paths", roots.display().join(", "));
@@ -160,7 +164,8 @@ pub fn plan(home: &Home, paths: &[PathBuf], source: RunSource, cwd: &Path) -> Re
         agent_home: home.fingerprint(),
     };
     let options = WalkOptions { excludes, names: Names::of_this_machine() };
-    Ok(Plan { roots, options, source, memory: Memory::Normal, limits: Limits::default() })
+    let limits = Limits { upload: share.limit_upload, read: share.limit_read };
+    Ok(Plan { roots, options, source, memory: share.memory, limits })
 }
 
 fn exists(root: &[Vec<u8>]) -> bool {
@@ -279,7 +284,7 @@ mod tests {
     fn a_backup_of_nothing_does_not_begin() {
         let home = Home::at(PathBuf::from("/nonexistent-home"));
         let paths = [PathBuf::from("/nonexistent-a"), PathBuf::from("/nonexistent-b")];
-        let error = plan(&home, &paths, RunSource::default(), Path::new("/"));
+        let error = plan(&home, &paths, RunSource::default(), Path::new("/"), &Share::default());
         assert!(error.err().is_some_and(|e| e.to_string().contains("/nonexistent-a")));
     }
 

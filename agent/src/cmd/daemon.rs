@@ -10,7 +10,7 @@ use api::scheduler::Assignment;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::backup;
+use super::{Share, backup};
 use crate::{
     control::{pause, retryable},
     output::{Exit, Output, plain},
@@ -37,7 +37,7 @@ pub async fn stop_signal() {
     }
 }
 
-pub async fn run(member: Member, output: &Output) -> Result<Exit> {
+pub async fn run(member: Member, share: &Share, output: &Output) -> Result<Exit> {
     let member = Arc::new(member);
     let stop = CancellationToken::new();
     tokio::spawn({
@@ -60,7 +60,7 @@ pub async fn run(member: Member, output: &Output) -> Result<Exit> {
         match polled {
             Ok(Some(assignment)) => {
                 failures = 0;
-                carry_out(&member, assignment, &stop, output).await;
+                carry_out(&member, assignment, share, &stop, output).await;
             }
             Ok(None) => failures = 0,
             Err(error) if retryable(&error) => {
@@ -85,12 +85,13 @@ pub async fn run(member: Member, output: &Output) -> Result<Exit> {
 async fn carry_out(
     member: &Arc<Member>,
     assignment: Assignment,
+    share: &Share,
     stop: &CancellationToken,
     output: &Output,
 ) {
     let run = assignment.run.id;
     output.note(format_args!("{run}: started"));
-    match attempt(member, &assignment, stop).await {
+    match attempt(member, &assignment, share, stop).await {
         Ok(done) => {
             for warning in &done.warnings {
                 output.note(format_args!("{run}: warning: {}", plain(warning)));
@@ -104,9 +105,10 @@ async fn carry_out(
 async fn attempt(
     member: &Arc<Member>,
     assignment: &Assignment,
+    share: &Share,
     stop: &CancellationToken,
 ) -> Result<crate::pipeline::backup::Done> {
-    let prepared = prepare(member, assignment);
+    let prepared = prepare(member, assignment, share);
     let (plan, _lock) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -121,12 +123,13 @@ async fn attempt(
 fn prepare(
     member: &Member,
     assignment: &Assignment,
+    share: &Share,
 ) -> Result<(crate::pipeline::backup::Plan, crate::state::RunLock)> {
     let source = assignment.run.source.clone();
     if source.paths.iter().any(|path| !path.starts_with('/')) {
         return Err(anyhow!("a run from the portal names absolute paths only"));
     }
     let paths: Vec<PathBuf> = source.paths.iter().map(PathBuf::from).collect();
-    let plan = backup::plan(&member.home, &paths, source, std::path::Path::new("/"))?;
+    let plan = backup::plan(&member.home, &paths, source, std::path::Path::new("/"), share)?;
     Ok((plan, member.home.lock_for_run()?))
 }

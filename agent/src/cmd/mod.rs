@@ -100,7 +100,7 @@ pub enum Command {
     /// Show who this agent is and how it stands.
     Status,
     /// Run in the background: carry out runs started in the portal.
-    Daemon,
+    Daemon(Share),
 }
 
 #[derive(Debug, Args)]
@@ -139,7 +139,14 @@ pub struct Backup {
     /// A label of the snapshot.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub tag: Vec<(String, String)>,
-    /// How much memory to use.
+    #[command(flatten)]
+    pub share: Share,
+}
+
+/// What a backup may take of this machine.
+#[derive(Debug, Default, Args)]
+pub struct Share {
+    /// How much memory a backup may use.
     #[arg(long, value_enum, default_value_t)]
     pub memory: Memory,
     /// Send at most so much a second to the store: 500k, 10M, 1.5G.
@@ -264,7 +271,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Fsck(args) => fsck::run_on_copy(args, &output).await,
         Command::Rescue(args) => rescue::run(args, &world, &output).await,
         Command::Status => with(member(), |m| snapshots::status(m, &output)).await,
-        Command::Daemon => with(member(), |m| daemon::run(m, &output)).await,
+        Command::Daemon(share) => with(member(), |m| daemon::run(m, &share, &output)).await,
     };
     done.unwrap_or_else(|error| {
         complain(&error, &home, &output);

@@ -379,7 +379,7 @@ async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<M
         watch: engine.watch,
         others: others.clone(),
     };
-    let fed = tokio::task::spawn_blocking(move || seat.feed(plan, reader, &adopted, sink));
+    let fed = tokio::task::spawn_blocking(move || seat.feed(plan, reader.as_ref(), &adopted, sink));
     let fed = fed.await.map_err(|_| RunError::Crashed)?;
     let uploaded = uploads.finish().await;
     // When both failed, the upload is the cause: the engine only saw its sink close.
@@ -405,7 +405,7 @@ fn open_parent(
     lane: &Lane,
     parent: &SnapshotSource,
     chain: &Chain,
-) -> Option<Arc<Reader>> {
+) -> Option<Reader> {
     let newest = chain.newest()?;
     let transfer = lane.transfer.clone();
     let lost = parent.lost.iter().copied().collect();
@@ -415,7 +415,7 @@ fn open_parent(
     let source = GrantSource::new(member, transfer, id, &packs, Caching::Use, second);
     let index = parent::stored_index(member.home.path(), &member.vault);
     let keys = member.vault.clone();
-    Some(Arc::new(Reader::open(&newest.manifest, &packs, keys, source, index)))
+    Some(Reader::open(&newest.manifest, &packs, keys, source, index))
 }
 
 /// The engine's side of a run; lives on a thread of its own.
@@ -438,19 +438,21 @@ impl Seat {
     fn feed(
         self,
         plan: Plan,
-        reader: Option<Arc<Reader>>,
+        parent: Option<&Reader>,
         adopted: &[Adopted],
         sink: UploadSink,
     ) -> Result<Fed, FeedError> {
         let Self { member, session, half_dead, watch, others } = self;
         let home = member.home.path();
-        let parent = reader.as_deref();
         let lost = session.parent.iter().flat_map(|parent| &parent.lost);
         let half_dead_ids = half_dead.iter().map(|pack| &pack.id);
         let left: BTreeSet<PackId> = lost.chain(half_dead_ids).copied().collect();
         let budget = plan.memory.index();
+        let cache = Cache::at(&member.home.cache());
+        let adopted = (adopted, &cache);
         let index = parent::index_of(home, &member.vault, parent, &left, adopted, &others, budget);
         let index = Arc::new(index);
+        let salvage = Salvage::of(&member.vault, adopted, parent, &index);
         let context = BackupContext {
             agent: member.identity.agent_id,
             session: session.id,
@@ -459,7 +461,7 @@ impl Seat {
             workers: plan.memory.workers(),
             max_pack: Some(plan.memory.max_pack()),
         };
-        let cursor = reader.as_deref().and_then(|reader| ParentCursor::of(reader).ok());
+        let cursor = parent.and_then(|parent| ParentCursor::of(parent).ok());
         let world = member.control.world();
         let mut writer = Writer::begin(
             context,
@@ -485,7 +487,7 @@ impl Seat {
         feeder.pace = Pace::shared(plan.limits.read);
         feeder.exceptions = Telling::to(&home.join(EXCEPTIONS));
         feeder.left_out = Telling::to(&home.join(LEFT_OUT));
-        feeder.salvage = Salvage::of(&member.vault, adopted, &Cache::at(&member.home.cache()));
+        feeder.salvage = salvage;
         Walk::run(&plan.roots, &plan.options, &mut feeder)?;
         let (exceptions, left_out) = (feeder.exceptions.finish(), feeder.left_out.finish());
         let summary = Summary {

@@ -116,4 +116,15 @@ mod tests {
         assert!(entry.looks_unchanged(&from_stat(b"a/b".to_vec(), &stat(1, 10, 1))));
         assert!(!entry.looks_unchanged(&from_stat(b"a/b".to_vec(), &stat(1, 11, 1))));
     }
+
+    #[test]
+    fn another_device_number_means_another_file_only_where_times_are_coarse() {
+        for (nanos, same) in [(8, true), (123_456_789, true), (0, false), (3_000_000, false)] {
+            let at = |dev| {
+                let ctime = Moment { secs: 5, nanos };
+                from_stat(b"a/b".to_vec(), &Stat { ctime, ..stat(dev, 10, 1) })
+            };
+            assert_eq!(at(1).looks_unchanged(&at(2)), same, "{nanos} ns");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! Everything here is advice. A parent that cannot be read makes the backup slower, never wrong.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::Path,
     sync::Arc,
@@ -67,13 +67,14 @@ const INDEX: &str = "index";
 /// The index is rebuilt from packs when its shape changes.
 const GENERATION: u64 = 2;
 
-/// A pack of an interrupted session that the server confirmed and whose directory is still here.
+/// A pack of an interrupted session that the server confirmed and whose directory is still here. There may be as many as
+/// a backup of days made, so the directory itself is read when it is needed.
 pub struct Adopted {
     pub(super) kind: PackKind,
     pub(super) sha256: Sha256,
     pub(super) length: u64,
     pub(super) confirmed: Confirmed,
-    pub(super) directory: Directory,
+    pub(super) frames: u32,
 }
 
 /// The parent's packs as far as this backup may read them: of the lost ones those whose copy is whole in the cache,
@@ -95,7 +96,7 @@ pub fn index_of(
     keys: &VaultKeys,
     parent: Option<&Reader>,
     lost: &BTreeSet<PackId>,
-    adopted: &[Adopted],
+    (adopted, cache): (&[Adopted], &Cache),
     others: &BTreeMap<Sha256, Confirmed>,
     budget: Budget,
 ) -> ChunkIndex {
@@ -104,16 +105,23 @@ pub fn index_of(
         tracing::warn!(%error, "the index cannot be used; this run keeps its own in memory");
         ChunkIndex::new(keys.vault())
     });
+    let hashes: HashSet<Sha256> = adopted.iter().map(|pack| pack.sha256).collect();
     let known = |sha256: &Sha256| {
         parent
             .and_then(|parent| parent.frames().pack_ref(sha256))
             .is_some_and(|pack| !lost.contains(&pack.id))
-            || adopted.iter().any(|pack| pack.sha256 == *sha256)
+            || hashes.contains(sha256)
             || others.contains_key(sha256)
     };
     index.retain(known);
     for pack in adopted {
-        index.add(pack.kind, pack.sha256, pack.length, &pack.directory);
+        if index.has_pack(&pack.sha256) {
+            continue;
+        }
+        match directory_of(keys, pack.kind, pack.sha256, pack.length, cache) {
+            Some(directory) => index.add(pack.kind, pack.sha256, pack.length, &directory),
+            None => tracing::warn!(pack = %pack.sha256, "an adopted pack is not used again"),
+        }
     }
     let Some(parent) = parent else { return index };
     for pack in parent.frames().packs() {
@@ -152,12 +160,21 @@ pub fn adoptable(facts: &[PackFacts], keys: &VaultKeys, cache: &Cache) -> Vec<Ad
         };
         let sha256 = Sha256::from_slice(&hex::decode(&facts.sha256).ok()?)?;
         let confirmed = Confirmed { id: facts.id, version_id: facts.version_id.clone()? };
-        let read = |range| cache.beginning(&sha256, range).ok_or(PackError::Short);
-        let open = OpenPack::open(keys, kind, facts.length, read).ok()?;
-        let directory = open.directory;
-        Some(Adopted { kind, sha256, length: facts.length, confirmed, directory })
+        let frames = directory_of(keys, kind, sha256, facts.length, cache)?.len();
+        Some(Adopted { kind, sha256, length: facts.length, confirmed, frames })
     });
     usable.collect()
+}
+
+fn directory_of(
+    keys: &VaultKeys,
+    kind: PackKind,
+    sha256: Sha256,
+    length: u64,
+    cache: &Cache,
+) -> Option<Directory> {
+    let read = |range| cache.beginning(&sha256, range).ok_or(PackError::Short);
+    OpenPack::open(keys, kind, length, read).ok().map(|open| open.directory)
 }
 
 /// Places of live packs of the vault that the parent does not need, for the index and the manifest.

@@ -10,10 +10,11 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use bytes::Bytes;
 use vault::{
     id::{ChunkId, FrameKind},
+    index::ChunkIndex,
     keys::VaultKeys,
     manifest::{FrameBitmap, PackRef, PackSet},
     pack::PackKind,
-    snapshot::{Frames, PackSource, SourceError},
+    snapshot::{Frames, PackSource, Reader, SourceError},
     tree::{Entry, Node, NodeSource as _, path},
 };
 
@@ -34,22 +35,34 @@ pub struct Salvage {
 }
 
 impl Salvage {
-    /// The leaves in the adopted metadata packs whose copies are still in the cache; `None` if there are none.
-    pub fn of(keys: &Arc<VaultKeys>, adopted: &[Adopted], cache: &Cache) -> Option<Self> {
+    /// The leaves in the adopted metadata packs whose copies are still in the cache; `None` if there are none. What
+    /// they refer to may be in the parent's packs.
+    pub fn of(
+        keys: &Arc<VaultKeys>,
+        (adopted, cache): (&[Adopted], &Cache),
+        parent: Option<&Reader>,
+        index: &Arc<ChunkIndex>,
+    ) -> Option<Self> {
         let metadata = adopted.iter().filter(|pack| pack.kind == PackKind::Meta);
-        let packs = metadata.clone().map(|pack| (pack.confirmed.id, reference(pack))).collect();
-        let source = Arc::new(Cached(cache.clone()));
-        let frames = Arc::new(Frames::new(keys.clone(), &PackSet(packs), source, None));
+        let own: Vec<PackRef> = metadata.map(reference).collect();
+        let parent = parent.map(|parent| parent.frames().clone());
+        let theirs = parent.iter().flat_map(|parent| parent.packs());
+        let all = own.iter().chain(theirs).map(|pack| (pack.id, pack.clone())).collect();
+        let source = Arc::new(CachedOr { cache: cache.clone(), parent: parent.clone() });
+        let index = Some(index.clone());
+        let frames = Arc::new(Frames::new(keys.clone(), &PackSet(all), source, index));
         let (mut leaves, mut begun) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
-        for frame in metadata.flat_map(|pack| &pack.directory.frames) {
-            if frame.kind == FrameKind::Node
-                && let Ok(node) = frames.node(&frame.id)
-                && node.level() == 0
-                && let Some(first) = node.first()
+        for open in own.iter().filter_map(|pack| frames.open(pack).ok()) {
+            for frame in open.directory.frames.iter().filter(|frame| frame.kind == FrameKind::Node)
             {
-                match begun_in(&node) {
-                    Some(entry) => begun.entry(first.to_vec()).or_default().push(entry),
-                    None => drop(leaves.insert(first.to_vec(), frame.id)),
+                if let Ok(node) = frames.node(&frame.id)
+                    && node.level() == 0
+                    && let Some(first) = node.first()
+                {
+                    match begun_in(&node) {
+                        Some(entry) => begun.entry(first.to_vec()).or_default().push(entry),
+                        None => drop(leaves.insert(first.to_vec(), frame.id)),
+                    }
                 }
             }
         }
@@ -65,10 +78,7 @@ impl Salvage {
     /// The furthest that interrupted backups came in the file that is now `now`, unless it changed since.
     pub fn begun(&self, now: &Entry) -> Option<&Entry> {
         let same = |before: &&Entry| {
-            before.ctime.is_some()
-                && (before.mtime, before.ctime) == (now.mtime, now.ctime)
-                && (before.inode, before.device) == (now.inode, now.device)
-                && before.size() <= now.size()
+            before.ctime.is_some() && before.is_same_file(now) && before.size() <= now.size()
         };
         let begun = self.begun.get(&path::key(&now.path).ok()?)?;
         begun.iter().filter(same).max_by_key(|before| before.size())
@@ -113,16 +123,25 @@ fn reference(pack: &Adopted) -> PackRef {
         sha256: pack.sha256,
         length: pack.length,
         version_id: pack.confirmed.version_id.clone(),
-        frames: pack.directory.len(),
+        frames: pack.frames,
         used: FrameBitmap::default(),
     }
 }
 
-/// Adopted packs are read from the cache or not at all: fetching them would cost what they save.
-struct Cached(Cache);
+/// Adopted packs are read from the cache or not at all: fetching them would cost what they save. The parent's are read
+/// as the parent reads them.
+struct CachedOr {
+    cache: Cache,
+    parent: Option<Arc<Frames>>,
+}
 
-impl PackSource for Cached {
+impl PackSource for CachedOr {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
-        self.0.beginning(&pack.sha256, range).ok_or(SourceError::Missing)
+        if let Some(bytes) = self.cache.beginning(&pack.sha256, range.clone()) {
+            return Ok(bytes);
+        }
+        let theirs = self.parent.as_ref().filter(|parent| parent.pack_ref(&pack.sha256).is_some());
+        let parent = theirs.ok_or(SourceError::Missing)?;
+        parent.read(pack, range).map_err(|error| SourceError::Failed(Box::new(error)))
     }
 }

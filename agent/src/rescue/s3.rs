@@ -114,8 +114,12 @@ impl Objects for S3 {
         let version = version.filter(|_| self.versions.load(Ordering::Relaxed));
         let Some(version) = version else { return self.get(key, None, range) };
         self.get(key, Some(version), range.clone()).or_else(|error| {
+            let unknown = matches!(error, SourceError::Missing);
             let bytes = self.get(key, None, range).map_err(|_| error)?;
-            self.versions.store(false, Ordering::Relaxed);
+            // A store that stumbled once knows its versions all the same.
+            if unknown {
+                self.versions.store(false, Ordering::Relaxed);
+            }
             Ok(bytes)
         })
     }

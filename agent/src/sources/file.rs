@@ -127,8 +127,37 @@ fn whole(size: u64) -> Vec<Extent> {
     if size == 0 { Vec::new() } else { vec![Extent { offset: 0, length: size }] }
 }
 
+/// So many stretches are kept of one file, in whatever it takes: 1 MiB. Of more, the smallest holes are read as the zeros
+/// they are.
+const MAX_EXTENTS: usize = 65_536;
+
+/// Stretches of data in order, no more than [`MAX_EXTENTS`].
+#[derive(Default)]
+struct Extents {
+    found: Vec<Extent>,
+    /// Holes that are shorter count as data.
+    least: u64,
+}
+
+impl Extents {
+    fn push(&mut self, next: Extent) {
+        match self.found.last_mut() {
+            Some(last) if next.offset - (last.offset + last.length) < self.least => {
+                last.length = next.offset + next.length - last.offset;
+            }
+            _ => self.found.push(next),
+        }
+        while self.found.len() > MAX_EXTENTS {
+            self.least = (self.least * 2).max(4096);
+            for extent in std::mem::take(&mut self.found) {
+                self.push(extent);
+            }
+        }
+    }
+}
+
 fn data_extents(handle: &File, size: u64) -> Result<Vec<Extent>, Errno> {
-    let mut extents = Vec::new();
+    let mut extents = Extents::default();
     let mut at = 0;
     while at < size {
         let start = match seek(handle, SeekFrom::Data(at)) {
@@ -149,5 +178,42 @@ fn data_extents(handle: &File, size: u64) -> Result<Vec<Extent>, Errno> {
         extents.push(Extent { offset: start, length: end - start });
         at = end;
     }
-    Ok(extents)
+    Ok(extents.found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_a_million_holes_keeps_the_larger_ones() {
+        let mut extents = Extents::default();
+        let (mut at, mut data) = (0, 0);
+        for number in 0..1_000_000_u64 {
+            // Every twentieth hole is large.
+            at += if number % 20 == 0 { 1 << 20 } else { 4096 };
+            extents.push(Extent { offset: at, length: 4096 });
+            at += 4096;
+            data += 4096;
+        }
+        let found = &extents.found;
+        assert!((1_000..=MAX_EXTENTS).contains(&found.len()), "{}", found.len());
+        assert!(found.windows(2).all(|two| two[0].offset + two[0].length < two[1].offset));
+        assert_eq!(
+            (found[0].offset, found.last().map(|last| last.offset + last.length)),
+            (1 << 20, Some(at))
+        );
+        let kept: u64 = found.iter().map(|extent| extent.length).sum();
+        assert!(data < kept && kept < at, "{kept} of {at}");
+    }
+
+    #[test]
+    fn few_stretches_are_kept_as_they_are() {
+        let mut extents = Extents::default();
+        for number in 0..MAX_EXTENTS as u64 {
+            extents.push(Extent { offset: number * 8192, length: 4096 });
+        }
+        assert_eq!(extents.found.len(), MAX_EXTENTS);
+        assert!(extents.found.iter().all(|extent| extent.length == 4096));
+    }
 }

@@ -61,7 +61,7 @@ impl Scene {
 fn forge(vault: &Vault, mut entries: Vec<(Entry, Vec<u8>)>) -> Taken {
     entries.sort_by(|(a, _), (b, _)| path::compare(&a.path, &b.path));
     entries.dedup_by(|(a, _), (b, _)| a.path == b.path);
-    let mut writer = vault.writer(None, 1);
+    let mut writer = vault.writer(1);
     for (mut entry, content) in entries {
         if let EntryKind::File { size, .. } = &mut entry.kind {
             *size = content.len() as u64;
@@ -167,7 +167,7 @@ fn a_hard_link_group_led_by_a_link_does_not_reach_outside() {
 fn the_engine_itself_refuses_names_that_climb() {
     let vault = Vault::new();
     for path in ["..", "a/../b", "a//b", "/a", "a/.", "a\0b"] {
-        let mut writer = vault.writer(None, 1);
+        let mut writer = vault.writer(1);
         let refused = writer.add_entry(Entry::new(path.as_bytes().to_vec(), EntryKind::Fifo));
         assert!(refused.is_err(), "{path:?}");
     }

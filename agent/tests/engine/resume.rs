@@ -13,13 +13,13 @@ use everhold_agent::{
     pipeline::{
         feed::{Counters, FeedError, Feeder},
         half_dead,
-        salvage::Salvage,
     },
     sources::Excludes,
 };
 use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupError, PackSink, SinkError},
+    descriptor::Chunking,
     index::ChunkIndex,
     manifest::{PackRef, PackUsage},
     pack::{PackKind, SealedPack},
@@ -70,8 +70,8 @@ fn an_interrupted_first_backup_goes_on_where_it_was() {
     // Changed since: read again, and only this one.
     fs::write(source.join("folder-1/file-7"), "changed").expect("write");
     let (_home, home) = place();
-    let (adopted, cache) = vault.adopt_all(&home);
-    let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there are leaves");
+    let (adopted, cache) = vault.adopt_all(None, &home);
+    let salvage = vault.salvage(None, (&adopted, &cache)).expect("there are leaves");
     let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
     };
@@ -91,12 +91,12 @@ fn an_interrupted_first_backup_goes_on_where_it_was() {
 fn a_large_file_that_was_finished_is_not_read_again() {
     let (_a, source) = place();
     furnish(&source);
-    fs::write(source.join("folder-2/large"), noise(5, 24 << 20)).expect("write");
+    fs::write(source.join("folder-0/large"), noise(5, 24 << 20)).expect("write");
     let vault = Vault::new();
     interrupt(&vault, &source, 500, Duration::ZERO);
     let (_home, home) = place();
-    let (adopted, cache) = vault.adopt_all(&home);
-    let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there are leaves");
+    let (adopted, cache) = vault.adopt_all(None, &home);
+    let salvage = vault.salvage(None, (&adopted, &cache)).expect("there are leaves");
     let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
     };
@@ -123,16 +123,21 @@ fn unseen() -> Meanwhile {
 }
 
 /// The backup after one that was stopped within a large file.
-fn after_an_interruption(vault: &Vault, source: &Path, meanwhile: Meanwhile) -> Taken {
+fn after_an_interruption(
+    vault: &Vault,
+    source: &Path,
+    parent: Option<&Taken>,
+    meanwhile: Meanwhile,
+) -> Taken {
     let counters = Arc::<Counters>::default();
     let (_home, home) = place();
-    let (adopted, cache) = vault.adopt_all(&home);
-    let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there is a note");
+    let (adopted, cache) = vault.adopt_all(parent, &home);
+    let salvage = vault.salvage(parent, (&adopted, &cache)).expect("there is a note");
     let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
         feeder.counters = counters.clone();
     };
-    let taken = vault.try_back_up(&[source], None, Excludes::default(), meanwhile, set_up);
+    let taken = vault.try_back_up(&[source], parent, Excludes::default(), meanwhile, set_up);
     let taken = taken.expect("backs up");
     // Every byte once.
     let counted = counters.source_bytes.load(Ordering::Relaxed);
@@ -163,7 +168,8 @@ fn a_large_file_goes_on_where_its_backup_was_interrupted() {
         file.write_all_at(head, 0).expect("write");
         let before = fs::read(&path).expect("read");
         let vault = Vault::new();
-        let cancel = vault.store.cancel_after(packs);
+        let cancel = CancellationToken::new();
+        vault.store.cancel_after(packs, &cancel);
         let counters = Arc::<Counters>::default();
         let set_up = |feeder: &mut Feeder<'_>| {
             feeder.cancel = cancel;
@@ -177,12 +183,56 @@ fn a_large_file_goes_on_where_its_backup_was_interrupted() {
         let safe = (packs / 2 - 1) * (64 << 10);
         assert!(counters.source_bytes.load(Ordering::Relaxed) > safe as u64, "told on the way");
         file.write_all_at(&vec![7; safe], 512).expect("write");
-        let taken = after_an_interruption(&vault, &source, unseen());
+        let taken = after_an_interruption(&vault, &source, None, unseen());
         assert!(restored(&taken, &source, "large") == before, "after {packs} packs");
         file.write_all_at(&before[512..512 + safe], 512).expect("write");
         let whole = vault.back_up_while(&[&source], None, Excludes::default(), unseen());
         assert!(kind_of(&taken, "large") == kind_of(&whole, "large"), "after {packs} packs");
     }
+}
+
+/// What an interrupted backup stored refers to lists that its parent had stored already.
+#[test]
+fn a_backup_with_a_parent_goes_on_too_where_it_was_interrupted() {
+    let (_a, source) = place();
+    let (large, steady) = (source.join("b-large"), source.join("a-steady"));
+    write_large(&large, 6);
+    fs::write(&steady, noise(9, 40 << 20)).expect("write");
+    let mut vault = Vault::new();
+    // Small chunks make many lists.
+    vault.descriptor.files = Chunking::FastCdc { min: 4 << 10, avg: 16 << 10, max: 64 << 10 };
+    let parent = vault.back_up_while(&[&source], None, Excludes::default(), unseen());
+    // Something was written behind its first lists, and what came between them fills a leaf.
+    let file = fs::File::options().write(true).open(&large).expect("open");
+    file.write_all_at(&noise(10, 4 << 20), 40 << 20).expect("write");
+    for number in 0..400 {
+        fs::write(source.join(format!("a-t-{number}")), "small").expect("write");
+    }
+    let before = fs::read(&large).expect("read");
+    let (store, cancel) = (vault.store.clone(), CancellationToken::new());
+    let token = cancel.clone();
+    let within_large: Act = Box::new(move |path| {
+        if path.ends_with(b"b-large") {
+            store.cancel_after(900, &token);
+        }
+    });
+    let stamp = Some(1_000_001);
+    let meanwhile = Meanwhile { before: Some(within_large), stamp };
+    let set_up = |feeder: &mut Feeder<'_>| {
+        feeder.cancel = cancel;
+        feeder.writer.checkpoint_every(Duration::ZERO);
+    };
+    let outcome =
+        vault.try_back_up(&[&source], Some(&parent), Excludes::default(), meanwhile, set_up);
+    assert!(matches!(outcome, Err(FeedError::Canceled)));
+    for path in [&large, &steady] {
+        let file = fs::File::options().write(true).open(path).expect("open");
+        file.write_all_at(&vec![7; 4 << 20], 512).expect("write");
+    }
+    let meanwhile = Meanwhile { stamp, ..Meanwhile::default() };
+    let taken = after_an_interruption(&vault, &source, Some(&parent), meanwhile);
+    assert!(restored(&taken, &source, "b-large") == before);
+    assert!(restored(&taken, &source, "a-steady") == noise(9, 40 << 20));
 }
 
 #[test]
@@ -210,7 +260,8 @@ fn a_large_file_is_read_as_a_whole_if_it_changed_or_its_beginning_was_lost() {
         let path = source.join("large");
         write_large(&path, 6);
         let vault = Vault::new();
-        let cancel = vault.store.cancel_after(60);
+        let cancel = CancellationToken::new();
+        vault.store.cancel_after(60, &cancel);
         let set_up = |feeder: &mut Feeder<'_>| {
             feeder.cancel = cancel;
             feeder.writer.checkpoint_every(Duration::ZERO);
@@ -225,7 +276,7 @@ fn a_large_file_is_read_as_a_whole_if_it_changed_or_its_beginning_was_lost() {
         } else {
             Meanwhile { stamp: Some(1_000_001), ..Meanwhile::default() }
         };
-        let taken = after_an_interruption(&vault, &source, meanwhile);
+        let taken = after_an_interruption(&vault, &source, None, meanwhile);
         assert!(restored(&taken, &source, "large") == now, "lost: {lost}");
     }
 }
@@ -237,8 +288,8 @@ fn leaves_whose_content_was_lost_are_read_again() {
     let vault = Vault::new();
     interrupt(&vault, &source, 500, Duration::ZERO);
     let (_home, home) = place();
-    let (adopted, cache) = vault.adopt_all(&home);
-    let salvage = Salvage::of(&vault.keys(), &adopted, &cache).expect("there are leaves");
+    let (adopted, cache) = vault.adopt_all(None, &home);
+    let salvage = vault.salvage(None, (&adopted, &cache)).expect("there are leaves");
     vault.store.lose_data();
     let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);

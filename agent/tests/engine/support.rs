@@ -27,6 +27,7 @@ use everhold_agent::{
     pipeline::{
         feed::{Counters, FeedError, Feeder, LeftOut},
         parent::{Adopted, ParentCursor, adoptable, index_of, save_index},
+        salvage::Salvage,
         source::Cache,
     },
     restore::{Durability, Figures, Order, Overwrite, Report, RestoreError, restore},
@@ -90,11 +91,9 @@ impl Store {
         self.hidden.store(hidden, Ordering::Relaxed);
     }
 
-    /// Cancels a backup once it has stored so many packs.
-    pub fn cancel_after(&self, packs: usize) -> CancellationToken {
-        let cancel = CancellationToken::new();
+    /// Cancels a backup once it has stored so many packs more.
+    pub fn cancel_after(&self, packs: usize, cancel: &CancellationToken) {
         *self.then.lock().expect("lock") = Some((packs, cancel.clone()));
-        cancel
     }
 
     /// Loses every data pack.
@@ -109,7 +108,7 @@ pub struct Vault {
     pub store: Arc<Store>,
     keys: Arc<VaultKeys>,
     agent: AgentKeys,
-    descriptor: VaultDescriptor,
+    pub descriptor: VaultDescriptor,
     pub clock: Arc<dyn Clock>,
     pub confirmed: Mutex<BTreeMap<Sha256, Confirmed>>,
 }
@@ -141,20 +140,28 @@ impl Vault {
         }
     }
 
-    pub fn writer(&self, parent: Option<&Taken>, session: u8) -> Writer {
+    /// An index of every pack ever made.
+    fn index(&self) -> ChunkIndex {
         let index = ChunkIndex::new(self.keys.vault());
-        if let Some(parent) = parent {
-            for pack in parent.reader.frames().packs() {
-                let open = parent.reader.frames().open(pack).expect("opens");
-                index.add(pack.kind, pack.sha256, pack.length, &open.directory);
-            }
-        } else {
-            for pack in self.store.packs.lock().expect("lock").values() {
-                let length = pack.bytes.len() as u64;
-                index.add(pack.kind, pack.sha256, length, &pack.directory);
-            }
+        for pack in self.store.packs.lock().expect("lock").values() {
+            let length = pack.bytes.len() as u64;
+            index.add(pack.kind, pack.sha256, length, &pack.directory);
         }
-        self.writer_into(session, index, self.store.clone(), None)
+        index
+    }
+
+    /// A writer that knows every pack ever made.
+    pub fn writer(&self, session: u8) -> Writer {
+        self.writer_into(session, self.index(), self.store.clone(), None)
+    }
+
+    pub fn salvage(
+        &self,
+        parent: Option<&Taken>,
+        adopted: (&[Adopted], &Cache),
+    ) -> Option<Salvage> {
+        let parent = parent.map(|parent| &*parent.reader);
+        Salvage::of(&self.keys, adopted, parent, &Arc::new(self.index()))
     }
 
     /// A writer that knows what is in `index` and gives its packs to `sink`.
@@ -199,7 +206,15 @@ impl Vault {
         save_index(&home, &index).expect("saves");
         (
             index.packs().len(),
-            index_of(&home, &self.keys, None, &BTreeSet::new(), &[], others, Budget::SMALL),
+            index_of(
+                &home,
+                &self.keys,
+                None,
+                &BTreeSet::new(),
+                (&[], &Cache::at(&home)),
+                others,
+                Budget::SMALL,
+            ),
         )
     }
 
@@ -227,7 +242,7 @@ impl Vault {
         meanwhile: Meanwhile,
         set_up: impl FnOnce(&mut Feeder<'_>),
     ) -> Result<Taken, FeedError> {
-        let mut writer = self.writer(parent, parent.map_or(1, |_| 2));
+        let mut writer = self.writer(parent.map_or(1, |_| 2));
         let paths: Vec<PathBuf> = paths.iter().map(|path| path.to_path_buf()).collect();
         let roots = Roots::resolve(&paths, Path::new("/")).expect("roots");
         let options = WalkOptions { excludes, names: Names::of_this_machine() };
@@ -254,11 +269,16 @@ impl Vault {
         self.keys.clone()
     }
 
-    /// Every pack made so far, as the next session of an agent with its home in `home` may use them.
-    pub fn adopt_all(&self, home: &Path) -> (Vec<Adopted>, Cache) {
+    /// Every pack made so far that the parent does not have, as the next session of an agent with its home in `home`
+    /// may use them.
+    pub fn adopt_all(&self, parent: Option<&Taken>, home: &Path) -> (Vec<Adopted>, Cache) {
         let cache = Cache::at(home);
         let mut facts = Vec::new();
         for pack in self.store.packs.lock().expect("lock").values() {
+            if parent.is_some_and(|parent| parent.reader.frames().pack_ref(&pack.sha256).is_some())
+            {
+                continue;
+            }
             let file = home.join("spooled");
             fs::write(&file, pack.bytes.to_vec()).expect("write");
             let kind = match pack.kind {

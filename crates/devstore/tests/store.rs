@@ -12,3 +12,5 @@ mod locks;
 mod objects;
 #[path = "store/policies.rs"]
 mod policies;
+#[path = "store/torn.rs"]
+mod torn;

@@ -350,7 +350,10 @@ impl Writer {
             return Ok(Reuse::ReadAgain);
         }
         let key = self.next_key(&entry, true)?;
-        self.each_frame(&entry, lists, FrameStore::take);
+        if !self.each_frame(&entry, lists, FrameStore::take) {
+            // Some of it counts by now: a snapshot would need what it does not name, or name what it does not need.
+            return Err(BackupError::Unlocated);
+        }
         self.stats.source_bytes += size;
         self.stats.files += 1;
         if entry.hardlink.is_some()

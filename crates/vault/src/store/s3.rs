@@ -291,12 +291,17 @@ impl S3Store {
             })
         });
         let versions = objects.chain(markers).collect();
-        let next = (list.is_truncated() == Some(true))
-            .then(|| {
+        let broken_off = |missing| StoreError::Incomplete { operation: "list_versions", missing };
+        // A list that breaks off is none: whoever acts on what is not in it would act on what is.
+        let next = match (list.is_truncated(), list.next_key_marker()) {
+            (Some(true), Some(key)) => {
                 let version_id = list.next_version_id_marker().map(str::to_owned);
-                list.next_key_marker().map(|key| VersionCursor { key: key.to_owned(), version_id })
-            })
-            .flatten();
+                Some(VersionCursor { key: key.to_owned(), version_id })
+            }
+            (Some(true), None) => return Err(broken_off("the place of the next page")),
+            (Some(false), _) => None,
+            (None, _) => return Err(broken_off("whether this is all")),
+        };
         Ok(VersionPage { versions, next })
     }
 }

@@ -125,8 +125,9 @@ pub async fn find_in_vault(
     .await?)
 }
 
-/// Packs this agent's earlier sessions confirmed and never committed: the next one uses them as they are. Condemned
-/// ones among them are those of `restarted`, whose grace began again for this session.
+/// Packs of this agent's earlier sessions that ended without a commit: the next one uses them as they are. What a
+/// committed session did not need nobody needs. Condemned ones among them are those of `restarted`, whose grace began
+/// again for this session.
 pub async fn list_adoptable(
     tx: &mut TenantTx,
     vault: VaultId,
@@ -141,7 +142,7 @@ pub async fn list_adoptable(
            JOIN catalog.sessions s ON s.tenant_id = p.tenant_id AND s.id = p.session_id
            WHERE p.tenant_id = $1 AND p.vault_id = $2 AND p.kind <> 'manifest'
              AND (p.state = 'uploaded' OR (p.state = 'condemned' AND p.id = ANY($4)))
-             AND s.agent_id = $3 AND s.state <> 'open'
+             AND s.agent_id = $3 AND s.state IN ('aborted', 'expired')
            ORDER BY p.id"#,
         tx.tenant().uuid(),
         vault.uuid(),

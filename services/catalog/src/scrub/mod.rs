@@ -86,6 +86,7 @@ pub struct Report {
     pub duration_ms: u64,
     pub packs: u64,
     pub bytes: u64,
+    /// Those the store could not be asked about are not among them.
     pub packs_read: u64,
     pub bytes_read: u64,
     /// Share of the bytes that were read, in percent.
@@ -153,6 +154,8 @@ pub async fn scrub_at(
         }
     }
     drop(looks);
+    let unreadable = bad.iter().filter(|(_, (what, _))| *what == What::Unreadable).count();
+    let packs_read = (chosen.len() - unreadable) as u64;
     let mut report = Report {
         vault_id: vault,
         at,
@@ -161,10 +164,10 @@ pub async fn scrub_at(
         duration_ms: 0,
         packs: rows.len() as u64,
         bytes: candidates.iter().map(|pack| pack.length).sum(),
-        packs_read: chosen.len() as u64,
+        packs_read,
         bytes_read,
         coverage_percent: 0.0,
-        confidence: confidence(rows.len() as u64, chosen.len() as u64),
+        confidence: confidence(rows.len() as u64, packs_read),
         findings: Vec::new(),
     };
     report.coverage_percent = percent(report.bytes_read, report.bytes);

@@ -68,12 +68,14 @@ async fn the_next_session_adopts_what_the_last_one_uploaded_and_can_commit_it() 
     let mut expected: Vec<_> = uploaded.iter().map(crate::support::Made::id).collect();
     expected.sort_unstable();
     assert_eq!(adopted, expected);
+    let unused = world.upload_some(&agent, &second, 3..4).await;
     let manifest = world.manifest(&agent, &second, &mut Vec::new(), &uploaded, &[]).await;
     let reply = agent.commit(&second, manifest.id()).await.expect("commit");
     let packs: SnapshotPacks =
         agent.get(&format!("snapshots/{}/packs", reply.snapshot.id)).await.expect("packs");
     assert_eq!(packs.items.len(), 4);
-    assert!(world.open(&agent).await.adopted.is_empty());
+    let adopted = world.open(&agent).await.adopted;
+    assert!(adopted.is_empty(), "{} was not needed by who made it", unused[0].id());
 }
 
 #[tokio::test]
