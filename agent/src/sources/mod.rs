@@ -8,6 +8,7 @@ mod ahead;
 mod exclude;
 mod file;
 mod image;
+mod listing;
 mod meta;
 mod names;
 mod roots;

@@ -9,6 +9,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
 };
@@ -24,6 +25,7 @@ use super::{
     exception,
     exclude::{Excluded, Excludes, virtual_by_magic, virtual_by_path},
     file::OpenFile,
+    listing::{Later, Lister, Listing},
     meta::{Kind, Meta, Stat},
     names::Names,
     refused,
@@ -83,13 +85,41 @@ struct Folder {
     /// `None`: closed to save handles; reopened through `..` of the folder below.
     handle: Option<Arc<OwnedFd>>,
     identity: (u64, u64),
-    names: std::vec::IntoIter<Vec<u8>>,
-    below: VecDeque<Child>,
+    names: Listing,
+    /// Folders among them that lead to roots, or are roots.
+    leading: VecDeque<Child>,
+    /// The others.
+    below: Later,
     path_length: usize,
     /// Present above the roots: which names matter here.
     parts: Option<Parts>,
     /// Device of the root this belongs to.
     device: u64,
+}
+
+impl Folder {
+    fn go_later(&mut self, child: Child) {
+        if self.parts.is_some() {
+            self.leading.push_back(child);
+        } else {
+            let numbers = [child.identity.0, child.identity.1, child.device];
+            let mut record: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            record.extend_from_slice(&child.name);
+            self.below.push(&record);
+        }
+    }
+
+    fn next_below(&mut self) -> io::Result<Option<Child>> {
+        if let Some(child) = self.leading.pop_front() {
+            return Ok(Some(child));
+        }
+        let Some(record) = self.below.pop()? else { return Ok(None) };
+        let (numbers, name) = record.split_at_checked(24).ok_or(io::ErrorKind::InvalidData)?;
+        let mut numbers = numbers.as_chunks().0.iter().map(|n| u64::from_le_bytes(*n));
+        let mut number = || numbers.next().unwrap_or_default();
+        let identity = (number(), number());
+        Ok(Some(Child { name: name.to_vec(), identity, parts: None, device: number() }))
+    }
 }
 
 /// A folder seen among its siblings, to be gone into after them.
@@ -143,12 +173,13 @@ impl<'a> Walk<'a> {
             && !self.out.is_gone()
         {
             self.path.truncate(folder.path_length);
-            if let Some(name) = folder.names.next() {
+            if let Some(name) = self.told(folder.names.next()) {
                 push(&mut self.path, &name);
-                let below = self.visit_in(&mut folder, name);
-                folder.below.extend(below);
+                if let Some(child) = self.visit_in(&mut folder, name) {
+                    folder.go_later(child);
+                }
                 stack.push(folder);
-            } else if let Some(child) = folder.below.pop_front() {
+            } else if let Some(child) = self.told(folder.next_below()) {
                 push(&mut self.path, &child.name);
                 let below = self.open_child(&folder, child);
                 stack.push(folder);
@@ -161,6 +192,17 @@ impl<'a> Walk<'a> {
                 reopen_parent(&mut stack, &folder);
             }
         }
+    }
+
+    /// What is next of a folder; that the rest of it is lost is told.
+    fn told<T>(&mut self, next: io::Result<Option<T>>) -> Option<T> {
+        next.unwrap_or_else(|error| {
+            let detail = format_args!(
+                "its list in a temporary file cannot be read back ({error}): the rest of this folder is missing"
+            );
+            self.except(exception(&self.path, ExceptionKind::Unreadable, detail));
+            None
+        })
     }
 
     fn visit_in(&mut self, folder: &mut Folder, name: Vec<u8>) -> Option<Child> {
@@ -365,25 +407,26 @@ impl<'a> Walk<'a> {
         let parts = parts.filter(|parts| !parts.is_leaf());
         let device = if device == 0 { raw.st_dev } else { device };
         let names = match &parts {
-            Some(parts) => parts.names(),
+            Some(parts) => Listing::of(parts.names().iter().map(Vec::as_slice)),
             None => self.list(&handle)?,
         };
         Ok(Folder {
             handle: Some(Arc::new(handle)),
             identity: (raw.st_dev, raw.st_ino),
-            names: names.into_iter(),
-            below: VecDeque::new(),
+            names,
+            leading: VecDeque::new(),
+            below: Later::default(),
             path_length: self.path.len(),
             parts,
             device,
         })
     }
 
-    fn list(&mut self, handle: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-        let mut names = read_names(handle)?;
-        if self.options.excludes.caches && is_tagged_cache(handle.as_fd(), &names) {
+    fn list(&mut self, handle: &OwnedFd) -> Result<Listing, Errno> {
+        let (names, has_tag) = read_names(handle)?;
+        if self.options.excludes.caches && has_tag && is_tagged_cache(handle.as_fd()) {
             self.exclude(Excluded::Cache);
-            names.retain(|name| name == CACHE_TAG);
+            return Ok(Listing::of([CACHE_TAG]));
         }
         Ok(names)
     }
@@ -473,26 +516,22 @@ fn open_leased(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     open_quietly(rustix::fs::CWD, path.as_bytes(), OFlags::NOCTTY)
 }
 
-fn read_names(handle: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
+/// The names in a folder, and whether [`CACHE_TAG`] is one.
+fn read_names(handle: &OwnedFd) -> Result<(Listing, bool), Errno> {
+    let (mut names, mut has_tag) = (Lister::default(), false);
     // A duplicate of our own quiet handle: opening "." anew would touch the access time.
     for entry in Dir::new(rustix::io::fcntl_dupfd_cloexec(handle, 3)?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." && !name.is_empty() {
-            names.push(name.to_vec());
+            has_tag |= name == CACHE_TAG;
+            names.push(name);
         }
     }
-    names.sort_unstable();
-    // A folder changed while listed may show a name twice; a key is written once.
-    names.dedup();
-    Ok(names)
+    Ok((names.sorted(), has_tag))
 }
 
-fn is_tagged_cache(folder: BorrowedFd<'_>, names: &[Vec<u8>]) -> bool {
-    if names.binary_search_by(|name| name.as_slice().cmp(CACHE_TAG)).is_err() {
-        return false;
-    }
+fn is_tagged_cache(folder: BorrowedFd<'_>) -> bool {
     let Ok((file, _)) = open_file(folder, CACHE_TAG) else { return false };
     let mut head = [0; CACHE_SIGNATURE.len()];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 0).is_ok()

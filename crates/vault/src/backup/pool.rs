@@ -26,6 +26,10 @@ use crate::{
     pack::{Decoder, Header, PackBuilder, PackKind, Part},
 };
 
+/// Files in one pack: each is in its directory, and in memory until the pack is finished. Files of a few bytes would
+/// never fill it otherwise.
+const MAX_PARTS: usize = 65_536;
+
 /// A frame to make.
 pub(super) struct Job {
     pub kind: FrameKind,
@@ -270,6 +274,7 @@ impl Shared {
             let target = self.context.max_pack.map_or(sizes.target, |most| most.min(sizes.target));
             if builder.reserved_bytes() >= u64::from(target)
                 || builder.frames() + 1 >= sizes.max_frames
+                || builder.parts() >= MAX_PARTS
             {
                 open.full = true;
                 *slot = None;

@@ -36,6 +36,7 @@ pub struct PackBuilder {
     slots: Vec<Option<SealedFrame>>,
     placed: usize,
     reserved: u64,
+    parts: usize,
 }
 
 /// The right to seal one frame of one pack, once.
@@ -69,6 +70,7 @@ impl PackBuilder {
             slots: Vec::new(),
             placed: 0,
             reserved: 0,
+            parts: 0,
         }
     }
     pub const fn kind(&self) -> PackKind {
@@ -86,6 +88,10 @@ impl PackBuilder {
     pub const fn frames(&self) -> u32 {
         self.counter.count()
     }
+    /// Files in the bundles reserved so far.
+    pub const fn parts(&self) -> usize {
+        self.parts
+    }
     /// Frames reserved and not yet in place.
     pub fn outstanding(&self) -> usize {
         self.slots.len() - self.placed
@@ -100,6 +106,7 @@ impl PackBuilder {
         payload_len: usize,
     ) -> FrameTicket {
         self.reserved += (payload_len + FRAME_OVERHEAD) as u64;
+        self.parts += parts.len();
         self.slots.push(None);
         let number = self.counter.next_number();
         FrameTicket { number, keys: Arc::clone(&self.keys), hash: self.hash, kind, id, parts }

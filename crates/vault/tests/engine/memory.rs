@@ -175,3 +175,23 @@ fn what_a_failed_file_stored_counts_only_if_another_uses_it() {
     assert_same(&reader, &[half].into());
     assert!(verify::quick(&reader).is_clean());
 }
+
+#[test]
+fn files_of_a_few_bytes_do_not_fill_one_pack_without_end() {
+    let lab = Lab::new(92);
+    let mut writer = lab.writer(Arc::new(lab.index())).unwrap();
+    for n in 0..150_000_u32 {
+        let source = file(&format!("f{n:06}"), n.to_string()).1;
+        writer.add_file(source.entry, &mut source.content.as_slice(), &[]).unwrap();
+    }
+    let done = lab.commit(writer.finish(Summary::default()).unwrap(), None, 0);
+    assert_eq!(done.finished.stats.files, 150_000);
+    let packs = lab.bucket.packs.lock().unwrap();
+    let parts = packs
+        .values()
+        .map(|pack| pack.directory.frames.iter().map(|frame| frame.parts.len()).sum::<usize>());
+    let parts: Vec<usize> = parts.filter(|parts| *parts > 0).collect();
+    // What was full, and one bundle more.
+    assert!(parts.iter().all(|parts| *parts < 65_536 + 16_384 + 1), "{parts:?}");
+    assert_eq!(parts.iter().sum::<usize>(), 150_000);
+}
