@@ -69,15 +69,7 @@ fn an_interrupted_first_backup_goes_on_where_it_was() {
     interrupt(&vault, &source, 500, Duration::ZERO);
     // Changed since: read again, and only this one.
     fs::write(source.join("folder-1/file-7"), "changed").expect("write");
-    let (_home, home) = place();
-    let (adopted, cache) = vault.adopt_all(None, &home);
-    let salvage = vault.salvage(None, (&adopted, &cache)).expect("there are leaves");
-    let set_up = |feeder: &mut Feeder<'_>| {
-        feeder.salvage = Some(salvage);
-    };
-    let meanwhile = Meanwhile::default();
-    let taken = vault.try_back_up(&[&source], None, Excludes::default(), meanwhile, set_up);
-    let taken = taken.expect("backs up");
+    let taken = after_an_interruption(&vault, &source, None, Meanwhile::default());
     assert!(taken.read.iter().any(|path| path.ends_with("folder-1/file-7")));
     // 100 were never reached; what the node under construction held (48 KiB at most) is read again too.
     assert!((101..500).contains(&taken.read.len()), "{} files read", taken.read.len());
@@ -94,15 +86,7 @@ fn a_large_file_that_was_finished_is_not_read_again() {
     fs::write(source.join("folder-0/large"), noise(5, 24 << 20)).expect("write");
     let vault = Vault::new();
     interrupt(&vault, &source, 500, Duration::ZERO);
-    let (_home, home) = place();
-    let (adopted, cache) = vault.adopt_all(None, &home);
-    let salvage = vault.salvage(None, (&adopted, &cache)).expect("there are leaves");
-    let set_up = |feeder: &mut Feeder<'_>| {
-        feeder.salvage = Some(salvage);
-    };
-    let meanwhile = Meanwhile::default();
-    let taken = vault.try_back_up(&[&source], None, Excludes::default(), meanwhile, set_up);
-    let taken = taken.expect("backs up");
+    let taken = after_an_interruption(&vault, &source, None, Meanwhile::default());
     assert!(!taken.read.iter().any(|path| path.ends_with("large")));
     let (_b, target) = place();
     restore_all(&taken, &target, Overwrite::Never);
@@ -132,7 +116,7 @@ fn after_an_interruption(
     let counters = Arc::<Counters>::default();
     let (_home, home) = place();
     let (adopted, cache) = vault.adopt_all(parent, &home);
-    let salvage = vault.salvage(parent, (&adopted, &cache)).expect("there is a note");
+    let salvage = vault.salvage(parent, (&adopted, &cache)).expect("there is something");
     let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
         feeder.counters = counters.clone();
