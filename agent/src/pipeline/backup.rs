@@ -9,7 +9,8 @@ use std::{
 
 use api::{
     catalog::{
-        CommitReply, CommitSession, OpenSession, PackKind, Session, SnapshotSource, SnapshotStats,
+        CommitReply, CommitSession, OpenSession, PackFacts, PackKind, Session, SnapshotSource,
+        SnapshotStats,
     },
     scheduler::{Assignment, FinishRun, RunSource},
 };
@@ -254,7 +255,7 @@ async fn attempt(
 ) -> Result<Done, RunError> {
     let started = Instant::now();
     let spool = Spool::start(&member.home.journal()).map_err(RunError::Journal)?;
-    let session = open_session(member, assignment).await?;
+    let (session, packs) = open_session(member, assignment).await?;
     let spool = spool.with_md5(session.content_md5).with_rooms(plan.memory.packs_in_memory());
     let lane = Lane {
         control: member.control.clone(),
@@ -292,6 +293,7 @@ async fn attempt(
     let engine = Engine {
         member: member.clone(),
         session: session.clone(),
+        packs,
         chain,
         half_dead,
         watch: watch.clone(),
@@ -328,20 +330,33 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn open_session(member: &Member, assignment: &Assignment) -> Result<Session, RunError> {
+/// Packs the server tells of, as it tells them: there may be many, and they are not kept so.
+struct Offered {
+    adopted: Vec<PackFacts>,
+    known: Vec<PackFacts>,
+}
+
+async fn open_session(
+    member: &Member,
+    assignment: &Assignment,
+) -> Result<(Session, Offered), RunError> {
     let last_receipt = member.home.last_commit().map(|last| last.receipt);
     let body = OpenSession {
         workload_id: assignment.run.workload_id,
         lease_token: assignment.lease_token.clone(),
         last_receipt,
     };
-    Ok(member.control.open_session(&body).await?)
+    let mut session = member.control.open_session(&body).await?;
+    let adopted = std::mem::take(&mut session.adopted);
+    let known = std::mem::take(&mut session.known);
+    Ok((session, Offered { adopted, known }))
 }
 
 /// What the engine's thread needs.
 struct Engine {
     member: Arc<Member>,
     session: Session,
+    packs: Offered,
     chain: Option<Chain>,
     /// Packs of the parent that are carried over.
     half_dead: Vec<PackRef>,
@@ -362,8 +377,10 @@ struct Made {
 
 /// Walk, read, seal and upload, until every pack is confirmed.
 async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<Made, RunError> {
-    let adopted = parent::adoptable(&engine.session.adopted, &engine.member.vault, &lane.cache);
-    let others = Arc::new(parent::places_of(&engine.session.known));
+    let offered = engine.packs;
+    let adopted = parent::adoptable(&offered.adopted, &engine.member.vault, &lane.cache);
+    let others = Arc::new(parent::places_of(&offered.known));
+    drop(offered);
     let mut places: ConfirmedPacks = (*others).clone();
     places.extend(parent::places(&adopted));
     let reader = engine.chain.as_ref().and_then(|chain| {
