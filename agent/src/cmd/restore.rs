@@ -1,6 +1,11 @@
 //! `restore`.
 
-use std::{os::unix::ffi::OsStrExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Result;
 use domain::SnapshotId;
@@ -17,7 +22,7 @@ use crate::{
     rescue::zero::Zeroed,
     restore::{
         Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Planned, Problem,
-        ProblemKind, Report, RestoreError, Selection, Unreadable, dry_run, restore,
+        Report, RestoreError, Selection, Unreadable, dry_run, restore,
         stream::{Shape, Streamed, is_closed, stream},
     },
     sources::glob_rules,
@@ -37,6 +42,9 @@ pub struct Outcome<'a> {
 }
 
 /// The last line of a restore with `--json`.
+/// File in the agent's home with the whole of a list of problems too long to show.
+const PROBLEMS: &str = "restore-problems.jsonl";
+
 #[derive(Serialize)]
 struct Summary<'a> {
     snapshot_id: &'a str,
@@ -57,6 +65,11 @@ struct Summary<'a> {
     second_copy_bytes: u64,
     duration_ms: u128,
     problems: &'a [Problem],
+    /// So many more, and the file with all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problems_unlisted: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problems_file: Option<&'a Path>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     zeroed: &'a [Zeroed],
 }
@@ -96,6 +109,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
             afterwards: if args.verify { Afterwards::Verify } else { Afterwards::Nothing },
             durability: if args.no_sync { Durability::Unsynced } else { Durability::AtEnd },
             limits: None,
+            long_list: Some(member.home.path().join(PROBLEMS)),
         },
     };
     if args.dry_run {
@@ -120,8 +134,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
         took: started.elapsed(),
     };
     tell(&outcome, output);
-    let mismatch = report.problems.iter().any(|problem| problem.kind == ProblemKind::Mismatch);
-    Ok(if mismatch { Exit::Failed } else { Exit::with_exceptions(report.problems.len()) })
+    Ok(if report.mismatch { Exit::Failed } else { Exit::with_exceptions(report.problems.len()) })
 }
 
 /// Patterns, or paths where all are plain ones: those are found without reading the rest.
@@ -286,10 +299,21 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
             second_copy_bytes: second.1,
             duration_ms: took.as_millis(),
             problems: &report.problems,
+            problems_unlisted: (report.unlisted > 0).then_some(report.unlisted),
+            problems_file: report.long_list.as_deref(),
             zeroed,
         });
     }
     list(&report.problems, output);
+    if report.unlisted > 0 {
+        let file = report.long_list.as_ref().map(|file| plain(&file.display().to_string()));
+        output.line(format_args!(
+            "exceptions: these are the first {} of {}; all of them: {}",
+            report.problems.len(),
+            report.exceptions(),
+            file.as_deref().unwrap_or("in the log")
+        ));
+    }
     for file in zeroed {
         let lost: u64 = file.stretches.iter().map(|(_, length)| length).sum();
         let problem = file.problem.as_ref().map(|why| format!("; {}", plain(why)));
@@ -322,7 +346,7 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
         output.line(told);
     }
     if !clean {
-        let exceptions = report.problems.len() + zeroed.len();
+        let exceptions = report.exceptions() + zeroed.len() as u64;
         output.line(format_args!("{exceptions} exceptions, listed above."));
     }
 }

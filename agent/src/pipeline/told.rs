@@ -20,6 +20,7 @@ pub const KEPT: usize = 10_000;
 #[derive(Debug)]
 pub struct Telling<T> {
     told: Told<T>,
+    keep: usize,
     /// Where the whole list goes when it gets long.
     path: Option<PathBuf>,
     out: Option<BufWriter<File>>,
@@ -36,11 +37,16 @@ pub struct Told<T> {
 impl<T> Default for Telling<T> {
     fn default() -> Self {
         let told = Told { first: Vec::new(), count: 0, file: None };
-        Self { told, path: None, out: None }
+        Self { told, keep: KEPT, path: None, out: None }
     }
 }
 
 impl<T: Serialize> Telling<T> {
+    /// All are kept, for whoever has to go through them.
+    pub fn in_memory() -> Self {
+        Self { keep: usize::MAX, ..Self::default() }
+    }
+
     /// A long list is written to `path`, a line of JSON each; one of an earlier run is removed.
     pub fn to(path: &Path) -> Self {
         // What cannot be removed is replaced or told about when there is something to write.
@@ -52,7 +58,7 @@ impl<T: Serialize> Telling<T> {
 
     pub fn push(&mut self, item: T) {
         self.told.count += 1;
-        if self.told.first.len() < KEPT {
+        if self.told.first.len() < self.keep {
             self.told.first.push(item);
             return;
         }

@@ -24,7 +24,7 @@ mod tar;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -40,7 +40,10 @@ use vault::{
     snapshot::{ReadError, Reader},
 };
 
-use crate::sources::{GlobRules, display_path, exact_path};
+use crate::{
+    pipeline::told::Telling,
+    sources::{GlobRules, display_path, exact_path},
+};
 use safe_root::SafeRoot;
 use seats::Seats;
 pub use selection::Selection;
@@ -74,6 +77,8 @@ pub struct Options {
     pub durability: Durability,
     /// How much may be under way at once; by the machine's cores when absent.
     pub limits: Option<Limits>,
+    /// Where the list of problems goes when it gets long; without it all are kept in memory.
+    pub long_list: Option<PathBuf>,
 }
 
 /// What becomes of a file with content that cannot be had.
@@ -171,7 +176,20 @@ pub struct Report {
     pub verified: u64,
     /// Existing entries that were kept, different ones among the problems.
     pub kept: u64,
+    /// The first of them, by path.
     pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub unlisted: u64,
+    /// Where all are, if not all are here.
+    pub long_list: Option<PathBuf>,
+    /// One of them is [`ProblemKind::Mismatch`].
+    pub mismatch: bool,
+}
+
+impl Report {
+    pub const fn exceptions(&self) -> u64 {
+        self.problems.len() as u64 + self.unlisted
+    }
 }
 
 /// A restore that could not even begin, or was stopped.
@@ -243,9 +261,9 @@ pub(crate) struct Work<'a> {
 /// Path and identity of the first name of a hard-link group.
 type First = (Vec<u8>, (u64, u64));
 
-#[derive(Default)]
 struct Told {
-    problems: Vec<Problem>,
+    problems: Telling<Problem>,
+    mismatch: bool,
     /// Paths of files that are not the snapshot's, and said so.
     excused: HashSet<Vec<u8>>,
 }
@@ -262,6 +280,7 @@ impl Work<'_> {
         if kind != ProblemKind::MetadataIncomplete {
             told.excused.insert(path.to_vec());
         }
+        told.mismatch |= kind == ProblemKind::Mismatch;
         told.problems.push(problem(path, kind, detail));
     }
     fn is_excused(&self, path: &[u8]) -> bool {
@@ -361,7 +380,12 @@ pub fn restore(
         cancel,
         // Without a summary every folder counts as asked for.
         sources: reader.summary().map(|summary| summary.paths).unwrap_or_default(),
-        problems: Mutex::default(),
+        problems: Mutex::new(Told {
+            problems: (order.options.long_list.as_deref())
+                .map_or_else(Telling::in_memory, Telling::to),
+            mismatch: false,
+            excused: HashSet::new(),
+        }),
         groups: Mutex::default(),
         full: OnceLock::new(),
         names: Names { random, next: AtomicU32::new(0) },
@@ -412,7 +436,11 @@ fn finish(
     report.bytes = work.figures.bytes.load(Ordering::Relaxed);
     report.matched = work.figures.matched.load(Ordering::Relaxed);
     let mut told = work.problems.lock().unwrap_or_else(PoisonError::into_inner);
-    report.problems = std::mem::take(&mut told.problems);
+    report.mismatch = told.mismatch;
+    let told = std::mem::take(&mut told.problems).finish();
+    report.unlisted = told.count() - told.len() as u64;
+    report.long_list = told.file().map(Path::to_path_buf);
+    report.problems = told.into_first();
     report.problems.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(report)
 }

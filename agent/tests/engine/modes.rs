@@ -1,6 +1,7 @@
 //! Restores into targets that are not empty, were interrupted, are damaged, full or closed; and to pipes.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
@@ -495,4 +496,39 @@ fn a_tar_stream_is_what_tar_understands() {
     tar.stdin.take().expect("pipe").write_all(&archive).expect("tar takes it");
     assert!(tar.wait().expect("tar").success());
     assert_eq!(describe(&arrived(&target, &source)), describe(&source));
+}
+
+#[test]
+fn a_long_list_of_problems_is_whole_in_its_file_and_short_in_memory() {
+    let (_a, source) = place();
+    for number in 0..10_500 {
+        fs::write(source.join(format!("file-{number:05}")), "as it was").expect("write");
+    }
+    let vault = Vault::new();
+    let taken = vault.back_up(&[&source], None, Excludes::default());
+    let (_b, target) = place();
+    restore_all(&taken, &target, Overwrite::Never);
+    for file in fs::read_dir(arrived(&target, &source)).expect("list") {
+        fs::write(file.expect("file").path(), "somebody's own").expect("write");
+    }
+    let long_list = target.join("problems.jsonl");
+    let mut order = Order::new(target.clone(), GlobRules::default(), Overwrite::Never);
+    order.options.durability = Durability::Unsynced;
+    order.options.long_list = Some(long_list.clone());
+    let restored = || {
+        restore(&taken.reader, &order, &SystemIds, Arc::default(), CancellationToken::new())
+            .expect("restores")
+    };
+    let report = restored();
+    assert_eq!(
+        (report.problems.len(), report.unlisted, report.exceptions()),
+        (10_000, 500, 10_500)
+    );
+    assert_eq!(report.long_list.as_deref(), Some(long_list.as_path()));
+    let text = fs::read_to_string(&long_list).expect("the list");
+    let lines: BTreeSet<&str> = text.lines().collect();
+    assert_eq!((text.lines().count(), lines.len()), (10_500, 10_500));
+    // All in memory for whoever has to go through them.
+    let all = restore_all(&taken, &target, Overwrite::Never);
+    assert_eq!((all.problems.len(), all.unlisted), (10_500, 0));
 }
