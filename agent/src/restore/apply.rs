@@ -59,6 +59,7 @@ pub fn to_handle(handle: BorrowedFd<'_>, wanted: &Attributes, inherited: Inherit
             wanted,
             |uid, gid| point(OWNER).and_then(|()| fchown(handle, uid, gid)),
             &mut short,
+            &mut finished,
         );
     let mode = safe_mode(wanted.mode, owned, &mut short);
     if inherited == Inherited::Perhaps {
@@ -85,7 +86,7 @@ pub fn to_pinned(pinned: BorrowedFd<'_>, kind: Kind, wanted: &Attributes) -> Sho
     let mut finished = true;
     let this = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     let give = |uid, gid| point(OWNER).and_then(|()| chownat(pinned, "", uid, gid, this));
-    let owned = owner(wanted, give, &mut short);
+    let owned = owner(wanted, give, &mut short, &mut finished);
     // The handle's own name under /proc reaches the pinned inode, not whatever has its name by now.
     let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
     if kind != Kind::Symlink {
@@ -105,11 +106,13 @@ pub fn to_pinned(pinned: BorrowedFd<'_>, kind: Kind, wanted: &Attributes) -> Sho
     short
 }
 
-/// Gives the owner back; `false` when it is not (wholly) the wanted one.
+/// Gives the owner back; `false` when it is not (wholly) the wanted one. `finished` says whether trying once more would
+/// change nothing.
 fn owner(
     wanted: &Attributes,
     chown: impl Fn(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
     short: &mut Shortfalls,
+    finished: &mut bool,
 ) -> bool {
     // All ones means "leave alone" to the kernel and is nobody's number.
     if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
@@ -129,6 +132,7 @@ fn owner(
         }
         Err(errno) => {
             short.push(format!("owner: {}", std::io::Error::from(errno)));
+            *finished &= !may_pass(errno);
             false
         }
     }
@@ -184,7 +188,12 @@ fn note(short: &mut Shortfalls, what: &str, done: Result<(), Errno>) {
 /// Whether trying once more would change nothing: it is set, or it never can be.
 fn mode_is_settled(done: Result<(), Errno>, short: &mut Shortfalls) -> bool {
     note(short, "mode", done);
-    !matches!(done, Err(Errno::IO | Errno::NOMEM | Errno::DQUOT | Errno::NOSPC))
+    !done.is_err_and(may_pass)
+}
+
+/// Whether the same may succeed another time.
+const fn may_pass(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::NOMEM | Errno::DQUOT | Errno::NOSPC)
 }
 
 /// As for the mode, but no space may mean for ever: that its file has no room for one more.
@@ -253,6 +262,13 @@ mod tests {
             assert!(attribute_is_settled(Err(errno), b"user.a", handle.as_fd(), &mut short));
         }
         assert_eq!(short.len(), 15);
+        let given = |errno| {
+            let mut finished = true;
+            assert!(!owner(&wanted(vec![]), |_, _| Err(errno), &mut Vec::new(), &mut finished));
+            finished
+        };
+        assert!(given(Errno::PERM) && given(Errno::INVAL) && given(Errno::ROFS));
+        assert!([Errno::IO, Errno::NOMEM, Errno::DQUOT, Errno::NOSPC].iter().all(|e| !given(*e)));
         assert_eq!(last_time(&wanted(vec![]), false, &mut short), UNFINISHED);
     }
 
