@@ -437,38 +437,30 @@ async fn a_freeze_between_two_deletions_stops_the_second() {
         finish_delete(&world.catalog, scope, &warrant).await.expect("deleted");
     }
     let before = versions(&world.second, &agent).await.len();
-    {
-        let mut reaping = pin!(keep::reap(&world.catalog, scope, agent.vault));
-        let mut frozen = false;
-        let refused = loop {
-            if let Poll::Ready(outcome) = futures::poll!(reaping.as_mut()) {
-                break outcome;
-            }
-            // Also what lets everybody else go on.
-            let gone = world.count(GONE).await;
-            if !frozen && gone == 1 {
-                freeze(&world).await;
-                frozen = true;
-            }
-        };
-        assert!(matches!(refused, Err(CollectError::Frozen)), "{refused:?}");
-    }
+    // With the very statement that says of the first that it is gone: later might be after the second was asked for.
+    world.execute(FREEZE_WITH_THE_FIRST).await;
+    world
+        .execute(
+            "CREATE TRIGGER stop_here AFTER UPDATE OF deleted_at ON catalog.replica_objects
+             FOR EACH STATEMENT EXECUTE FUNCTION public.stop_here()",
+        )
+        .await;
+    let refused = keep::reap(&world.catalog, scope, agent.vault).await;
+    assert!(matches!(refused, Err(CollectError::Frozen)), "{refused:?}");
+    world.execute("DROP TRIGGER stop_here ON catalog.replica_objects").await;
     assert_eq!(versions(&world.second, &agent).await.len(), before - 1, "one went before it");
     world.execute("UPDATE catalog.guard_freezes SET lifted_at = now()").await;
     let gone = keep::reap(&world.catalog, scope, agent.vault).await.expect("goes on");
     assert_eq!((gone.len(), versions(&world.second, &agent).await.len()), (2, before - 3));
 }
 
-const GONE: &str = "SELECT count(*) FROM catalog.replica_objects WHERE deleted_at IS NOT NULL";
-
-async fn freeze(world: &World) {
-    world
-        .execute(
-            "INSERT INTO catalog.guard_freezes (tenant_id, id, reason, evidence, frozen_at)
-             SELECT tenant_id, id, 'unknown_receipt', 'x', now() FROM catalog.vaults",
-        )
-        .await;
-}
+const FREEZE_WITH_THE_FIRST: &str =
+    "CREATE FUNCTION public.stop_here() RETURNS trigger LANGUAGE plpgsql
+     SECURITY DEFINER AS $$ BEGIN
+         INSERT INTO catalog.guard_freezes (tenant_id, id, reason, evidence, frozen_at)
+             SELECT tenant_id, id, 'unknown_receipt', 'x', now() FROM catalog.vaults;
+         RETURN NULL;
+     END $$";
 
 #[tokio::test]
 async fn the_second_copy_of_a_pack_goes_after_the_first_and_after_its_own_lock() {
