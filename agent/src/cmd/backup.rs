@@ -13,7 +13,6 @@ use crate::{
         backup::{Done, Limits, Plan, Watch, bury_predecessor, execute},
         feed::LeftOut,
         member::Member,
-        told::Told,
     },
     sources::{Excluded, Excludes, Names, Roots, WalkOptions, glob_rules},
     state::Home,
@@ -223,7 +222,8 @@ pub fn report(done: &Done, output: &Output) {
     if by_pattern > 0 {
         output.line(format_args!("left out: {by_pattern} entries by exclude patterns"));
     }
-    say_more("left out", &done.left_out, output);
+    let left_out = &done.left_out;
+    say_more("left out", (left_out.len(), left_out.count()), left_out.file(), output);
     for exception in done.exceptions.iter() {
         let kind = serde_json::to_string(&exception.kind).unwrap_or_default();
         output.line(format_args!(
@@ -233,7 +233,8 @@ pub fn report(done: &Done, output: &Output) {
             plain(&exception.detail)
         ));
     }
-    say_more("exceptions", &done.exceptions, output);
+    let exceptions = &done.exceptions;
+    say_more("exceptions", (exceptions.len(), exceptions.count()), exceptions.file(), output);
     for warning in &done.warnings {
         output.line(format_args!("warning: {}", plain(warning)));
     }
@@ -256,14 +257,12 @@ pub fn report(done: &Done, output: &Output) {
     }
 }
 
-/// Where the rest of a long list is.
-fn say_more<T>(what: &str, told: &Told<T>, output: &Output) {
-    if told.count() > told.len() as u64 {
-        let file = told.file().map_or_else(|| "in the log".to_owned(), |f| f.display().to_string());
+/// Where the rest of a long list is, if not `all` of it is shown.
+pub fn say_more(what: &str, (shown, all): (usize, u64), file: Option<&Path>, output: &Output) {
+    if all > shown as u64 {
+        let file = file.map_or_else(|| "in the log".to_owned(), |f| f.display().to_string());
         output.line(format_args!(
-            "{what}: these are the first {} of {}; all of them: {}",
-            told.len(),
-            told.count(),
+            "{what}: these are the first {shown} of {all}; all of them: {}",
             plain(&file)
         ));
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use vault::snapshot::{ReadError, Reader};
 
-use super::{Overwrite as Choice, Restore, open};
+use super::{Overwrite as Choice, Restore, backup::say_more, open};
 use crate::{
     control::Pace,
     output::{Exit, Output, bytes, plain},
@@ -41,10 +41,10 @@ pub struct Outcome<'a> {
     pub took: Duration,
 }
 
-/// The last line of a restore with `--json`.
 /// File in the agent's home with the whole of a list of problems too long to show.
 const PROBLEMS: &str = "restore-problems.jsonl";
 
+/// The last line of a restore with `--json`.
 #[derive(Serialize)]
 struct Summary<'a> {
     snapshot_id: &'a str,
@@ -305,15 +305,8 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
         });
     }
     list(&report.problems, output);
-    if report.unlisted > 0 {
-        let file = report.long_list.as_ref().map(|file| plain(&file.display().to_string()));
-        output.line(format_args!(
-            "exceptions: these are the first {} of {}; all of them: {}",
-            report.problems.len(),
-            report.exceptions(),
-            file.as_deref().unwrap_or("in the log")
-        ));
-    }
+    let (shown, all) = (report.problems.len(), report.exceptions());
+    say_more("exceptions", (shown, all), report.long_list.as_deref(), output);
     for file in zeroed {
         let lost: u64 = file.stretches.iter().map(|(_, length)| length).sum();
         let problem = file.problem.as_ref().map(|why| format!("; {}", plain(why)));

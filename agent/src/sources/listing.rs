@@ -238,7 +238,13 @@ impl Records {
             let more = READ.max(length - had).min(left);
             self.buffer.resize(had + more, 0);
             if let Some(file) = &self.file {
-                file.read_exact_at(&mut self.buffer[had..], self.at)?;
+                let read = file.read_exact_at(&mut self.buffer[had..], self.at);
+                if read.is_err() {
+                    // The rest is lost; what is in the buffer is no record.
+                    self.buffer.clear();
+                    self.at = self.end;
+                }
+                read?;
             }
             self.at += more as u64;
         }
@@ -288,6 +294,21 @@ mod tests {
         let failed = (0..200_001).map(|_| listing.next()).find_map(Result::err).expect("told");
         assert_eq!(failed.kind(), io::ErrorKind::UnexpectedEof);
         assert!(listing.next().expect("no more").is_none());
+    }
+
+    #[test]
+    fn what_is_for_later_and_cannot_be_read_back_says_so_once() {
+        let mut later = Later::default();
+        (0..300_000).for_each(|n| later.push(&name(n)));
+        if let Some(file) = &later.scratch.file {
+            file.set_len(1 << 20).expect("cut off");
+        }
+        let mut sound = 0;
+        while later.pop().is_ok() {
+            sound += 1;
+        }
+        assert!((10_000..300_000).contains(&sound), "{sound} before the end");
+        assert!((0..100).all(|_| later.pop().expect("told once").is_none_or(|one| one.len() > 20)));
     }
 
     #[test]

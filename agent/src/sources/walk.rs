@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
     fn told<T>(&mut self, next: io::Result<Option<T>>) -> Option<T> {
         next.unwrap_or_else(|error| {
             let detail = format_args!(
-                "its list in a temporary file cannot be read back ({error}): the rest of this folder is missing"
+                "its list in a temporary file cannot be read back ({error}): the rest of this folder is missing; check the disk that temporary files are on"
             );
             self.except(exception(&self.path, ExceptionKind::Unreadable, detail));
             None

@@ -111,28 +111,29 @@ impl FrameStore {
 
     /// Stores a frame of another pack, whose id was compared when it was read, unless it is known; nobody uses it yet.
     pub fn carry(&mut self, frame: &FrameInfo, raw: &[u8]) -> Result<(), BackupError> {
-        self.keep(Job {
-            kind: frame.kind,
-            id: frame.id,
-            raw: raw.to_vec(),
-            parts: frame.parts.clone(),
-        })
+        self.keep(frame.kind, frame.id, raw, &frame.parts)
     }
 
     /// Names a frame and stores it unless it is known; nobody uses it yet.
     pub fn note(&mut self, kind: FrameKind, raw: Vec<u8>) -> Result<ChunkId, BackupError> {
         let id = self.ids.chunk(kind, &raw);
-        self.keep(Job { kind, id, raw, parts: Vec::new() }).map(|()| id)
+        self.keep(kind, id, raw, &[]).map(|()| id)
     }
 
-    fn keep(&mut self, job: Job) -> Result<(), BackupError> {
-        if self.knows(&job.id, job.kind) {
+    fn keep(
+        &mut self,
+        kind: FrameKind,
+        id: ChunkId,
+        raw: impl Into<Vec<u8>>,
+        parts: &[Part],
+    ) -> Result<(), BackupError> {
+        if self.knows(&id, kind) {
             return Ok(());
         }
-        self.flight.start(job.id, &job.parts);
+        self.flight.start(id, parts);
         // Before its pack can land: whoever takes it makes it used.
-        self.flight.abandon(&job.id);
-        self.pool.submit(job)
+        self.flight.abandon(&id);
+        self.pool.submit(Job { kind, id, raw: raw.into(), parts: parts.to_vec() })
     }
 
     /// Hands over open packs early.
