@@ -12,5 +12,6 @@ pub mod output;
 pub mod pipeline;
 pub mod rescue;
 pub mod restore;
+mod scratch;
 pub mod sources;
 pub mod state;

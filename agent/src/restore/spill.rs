@@ -3,11 +3,9 @@
 //! Invariant: at most [`SEGMENT`] bytes of it (and one record) are in memory while a temporary file can be had;
 //! without one it grows in memory. It must not know what the records are.
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    os::unix::fs::FileExt as _,
-};
+use std::{io, os::unix::fs::FileExt as _};
+
+use crate::scratch::Scratch;
 
 const SEGMENT: usize = 2 << 20;
 
@@ -16,11 +14,8 @@ const SEGMENT: usize = 2 << 20;
 pub struct Spill {
     /// Segments in the file: offset and length.
     segments: Vec<(u64, usize)>,
-    file: Option<File>,
-    end: u64,
+    scratch: Scratch,
     open: Segment,
-    /// No file can be had.
-    stuck: bool,
 }
 
 #[derive(Default)]
@@ -34,30 +29,22 @@ impl Spill {
     pub fn push(&mut self, record: &[u8]) {
         self.open.bytes.extend_from_slice(record);
         self.open.ends.push(self.open.bytes.len());
-        if self.open.bytes.len() >= SEGMENT && !self.stuck {
-            self.stuck = self.spill().is_err();
+        if self.open.bytes.len() >= SEGMENT && !self.scratch.is_stuck() {
+            self.spill();
         }
     }
 
-    fn spill(&mut self) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                faults::point("scratch: create")?;
-                none.insert(tempfile::tempfile()?)
-            }
-        };
+    fn spill(&mut self) {
         let mut encoded = Vec::with_capacity(self.open.bytes.len() + self.open.ends.len() * 8);
         for end in &self.open.ends {
-            encoded.write_all(&(*end as u64).to_le_bytes())?;
+            encoded.extend_from_slice(&(*end as u64).to_le_bytes());
         }
         encoded.extend_from_slice(&self.open.bytes);
-        encoded.write_all(&(self.open.ends.len() as u64).to_le_bytes())?;
-        file.write_all_at(&encoded, self.end)?;
-        self.segments.push((self.end, encoded.len()));
-        self.end += encoded.len() as u64;
-        self.open = Segment::default();
-        Ok(())
+        encoded.extend_from_slice(&(self.open.ends.len() as u64).to_le_bytes());
+        if let Some((at, _)) = self.scratch.write(&encoded) {
+            self.segments.push((at, encoded.len()));
+            self.open = Segment::default();
+        }
     }
 
     /// Every record, the last one first.
@@ -68,7 +55,7 @@ impl Spill {
         self.open.backwards(&mut each);
         for (at, length) in self.segments.iter().rev() {
             let mut encoded = vec![0; *length];
-            if let Some(file) = &self.file {
+            if let Some(file) = self.scratch.file() {
                 file.read_exact_at(&mut encoded, *at)?;
             }
             Segment::decode(&encoded).ok_or(io::ErrorKind::InvalidData)?.backwards(&mut each);

@@ -8,6 +8,8 @@ use std::{
     cmp::Reverse, collections::BinaryHeap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc,
 };
 
+use crate::scratch::Scratch;
+
 /// What is sorted at once: some eighty thousand names of usual length.
 const SEGMENT: usize = 4 << 20;
 /// What is read at once of a run.
@@ -29,7 +31,7 @@ impl Lister {
         self.bytes.extend_from_slice(name);
         self.spans.push((at, self.bytes.len()));
         let held = self.bytes.len() + self.spans.len() * size_of::<(usize, usize)>();
-        if held >= SEGMENT && !self.scratch.stuck {
+        if held >= SEGMENT && !self.scratch.is_stuck() {
             self.spill();
         }
     }
@@ -57,7 +59,7 @@ impl Lister {
     /// The names, in order.
     pub fn sorted(mut self) -> Listing {
         self.sort();
-        let file = self.scratch.file.map(Arc::new);
+        let file = self.scratch.into_file().0.map(Arc::new);
         let runs = self.runs.into_iter().map(|range| Records::of(file.clone(), range)).collect();
         let Self { bytes, spans, .. } = self;
         Listing { bytes, spans: spans.into_iter(), runs, heads: None, last: Vec::new() }
@@ -156,47 +158,14 @@ impl Later {
     /// When the temporary file cannot be read; the rest is lost then.
     pub fn pop(&mut self) -> io::Result<Option<Vec<u8>>> {
         let (first, rest) = self.out.get_or_insert_with(|| {
-            let file = self.scratch.file.take().map(Arc::new);
+            let (file, end) = std::mem::take(&mut self.scratch).into_file();
             let rest = Records { buffer: std::mem::take(&mut self.bytes), ..Records::default() };
-            (Records::of(file, (0, self.scratch.end)), rest)
+            (Records::of(file.map(Arc::new), (0, end)), rest)
         });
         match first.next()? {
             None => rest.next(),
             some => Ok(some),
         }
-    }
-}
-
-/// A temporary file without a name.
-#[derive(Default)]
-struct Scratch {
-    file: Option<File>,
-    end: u64,
-    /// None can be had.
-    stuck: bool,
-}
-
-impl Scratch {
-    /// Where it was written; `None` if it could not be.
-    fn write(&mut self, bytes: &[u8]) -> Option<(u64, u64)> {
-        let written =
-            if self.stuck { Err(io::ErrorKind::Other.into()) } else { self.append(bytes) };
-        self.stuck |= written.is_err();
-        written.ok()
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<(u64, u64)> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => {
-                faults::point("scratch: create")?;
-                none.insert(tempfile::tempfile()?)
-            }
-        };
-        file.write_all_at(bytes, self.end)?;
-        let from = self.end;
-        self.end += bytes.len() as u64;
-        Ok((from, self.end))
     }
 }
 
@@ -287,7 +256,7 @@ mod tests {
     fn a_list_that_cannot_be_read_back_says_so_once() {
         let mut lister = Lister::default();
         (0..200_000).for_each(|n| lister.push(&name(n)));
-        if let Some(file) = &lister.scratch.file {
+        if let Some(file) = lister.scratch.file() {
             file.set_len(1 << 20).expect("cut off");
         }
         let mut listing = lister.sorted();
@@ -300,7 +269,7 @@ mod tests {
     fn what_is_for_later_and_cannot_be_read_back_says_so_once() {
         let mut later = Later::default();
         (0..300_000).for_each(|n| later.push(&name(n)));
-        if let Some(file) = &later.scratch.file {
+        if let Some(file) = later.scratch.file() {
             file.set_len(1 << 20).expect("cut off");
         }
         let mut sound = 0;
@@ -313,8 +282,7 @@ mod tests {
 
     #[test]
     fn without_a_file_all_stay_in_memory() {
-        let mut lister = Lister::default();
-        lister.scratch.stuck = true;
+        let mut lister = Lister { scratch: Scratch::none(), ..Lister::default() };
         (0..200_000).for_each(|n| lister.push(&name(n)));
         let mut listing = lister.sorted();
         assert_eq!(std::iter::from_fn(|| listing.next().expect("reads")).count(), 200_000);
@@ -325,7 +293,7 @@ mod tests {
         for count in [0, 3, 300_000] {
             let mut later = Later::default();
             (0..count).for_each(|n| later.push(&name(n)));
-            assert_eq!(later.scratch.file.is_some(), count > 100_000);
+            assert_eq!(later.scratch.file().is_some(), count > 100_000);
             for n in 0..count {
                 assert!(later.pop().expect("reads") == Some(name(n)));
             }
