@@ -238,7 +238,7 @@ impl Agent {
     }
 
     #[track_caller]
-    pub fn restore(&self, snapshot: &str, target: &Path) {
+    pub fn restore(&self, snapshot: &str, target: &Path) -> Value {
         let args: [&OsStr; 5] = [
             "restore".as_ref(),
             snapshot.as_ref(),
@@ -246,7 +246,7 @@ impl Agent {
             target.as_ref(),
             "--json".as_ref(),
         ];
-        self.run(args).expect(0);
+        self.run(args).expect(0).last_json()
     }
 }
 

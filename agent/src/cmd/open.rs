@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use api::catalog::Snapshot;
+use tokio::runtime::Handle;
 use vault::snapshot::Reader;
 
 use crate::{
     control::{Pace, Transfer},
     pipeline::{
         member::Member,
+        others::WithOthers,
         parent::stored_index,
         second::SecondCopy,
         source::{Caching, GrantSource, fetch_chain},
@@ -46,7 +48,23 @@ pub async fn reader_at(
     let transfer = Transfer::new()?.with_download_limit(pace);
     let chain = fetch_chain(member, &transfer, snapshot.id, &second).await?;
     let newest = chain.newest().ok_or_else(|| anyhow!("the snapshot has no manifest"))?;
-    let source = GrantSource::new(member, transfer, snapshot.id, &chain.packs, caching, second);
+    let own = GrantSource::new(
+        member,
+        transfer.clone(),
+        snapshot.id,
+        &chain.packs,
+        caching,
+        second.clone(),
+    );
+    let source = Arc::new(WithOthers {
+        own,
+        member: member.clone(),
+        transfer,
+        snapshot: snapshot.id,
+        caching,
+        second,
+        runtime: Handle::current(),
+    });
     let index = match caching {
         Caching::Use => stored_index(member.home.path(), &member.vault),
         Caching::Bypass => None,

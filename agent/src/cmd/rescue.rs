@@ -203,7 +203,7 @@ fn find(vaults: &[Vault], name: &str) -> Result<(Arc<Reader>, String)> {
         .ok_or_else(|| RescueError::NoSnapshot(name.to_owned()))?;
     let reader = vault
         .snapshots
-        .reader(&vault.open, found)
+        .reader_of_all(&vault.open, found)
         .map_err(|why| RescueError::Unreadable(found.name(), why))?;
     Ok((Arc::new(reader), found.name()))
 }

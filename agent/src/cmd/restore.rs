@@ -63,6 +63,9 @@ struct Summary<'a> {
     /// Reads, and their bytes, that the vault's second copy gave because the first did not.
     second_copy_reads: u64,
     second_copy_bytes: u64,
+    /// Pieces, and their bytes, out of other snapshots' packs because this one's had lost them.
+    other_snapshots_pieces: u64,
+    other_snapshots_bytes: u64,
     duration_ms: u128,
     problems: &'a [Problem],
     /// So many more, and the file with all of them.
@@ -95,8 +98,10 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
     let unreadable = if args.zero_damaged { Unreadable::Zero } else { Unreadable::Skip };
     let Some(target) = args.target.as_deref() else {
         let shape = if args.tar { Shape::Tar } else { Shape::Bare };
+        let frames = reader.frames().clone();
         let exit = pipe(reader, selection, shape, unreadable, output).await;
         tell_second(second.figures()).iter().for_each(|told| output.note(told));
+        tell_others(frames.from_others()).iter().for_each(|told| output.note(told));
         return exit;
     };
     let order = Order {
@@ -279,6 +284,16 @@ fn tell_second((reads, size): (u64, u64)) -> Option<String> {
     })
 }
 
+/// What a person should know when the snapshot's own packs did not give everything.
+fn tell_others((pieces, size): (u64, u64)) -> Option<String> {
+    (pieces > 0).then(|| {
+        format!(
+            "{pieces} pieces ({}) were lost in this snapshot's own packs and came from those of other snapshots, as long as those are kept; everhold-agent verify says what is lost",
+            bytes(size)
+        )
+    })
+}
+
 /// Tells how it went; with `--json` in one line.
 pub fn tell(outcome: &Outcome<'_>, output: &Output) {
     let Outcome { snapshot, target, report, zeroed, second, took } = *outcome;
@@ -297,6 +312,8 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
             kept: report.kept,
             second_copy_reads: second.0,
             second_copy_bytes: second.1,
+            other_snapshots_pieces: report.from_others.0,
+            other_snapshots_bytes: report.from_others.1,
             duration_ms: took.as_millis(),
             problems: &report.problems,
             problems_unlisted: (report.unlisted > 0).then_some(report.unlisted),
@@ -335,7 +352,7 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
     if report.verified > 0 {
         output.line(format_args!("{} files read back and found right", report.verified));
     }
-    if let Some(told) = tell_second(second) {
+    for told in [tell_second(second), tell_others(report.from_others)].into_iter().flatten() {
         output.line(told);
     }
     if !clean {

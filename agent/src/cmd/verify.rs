@@ -22,6 +22,8 @@ struct Summary {
     read_bytes: u64,
     entries: u64,
     source_bytes: u64,
+    /// Files that a restore takes in part from other snapshots' packs, because their own are lost.
+    files_from_other_snapshots: u64,
     problems: Vec<String>,
 }
 
@@ -69,6 +71,7 @@ fn tell(id: SnapshotId, read_data: bool, report: &Report, output: &Output) {
             read_bytes: report.pack_bytes,
             entries: report.entries,
             source_bytes: report.source_bytes,
+            files_from_other_snapshots: report.elsewhere,
             problems,
         });
     }
@@ -80,11 +83,17 @@ fn tell(id: SnapshotId, read_data: bool, report: &Report, output: &Output) {
     } else {
         "directories read; --read-data reads every byte".to_owned()
     };
+    if report.elsewhere > 0 {
+        output.line(format_args!(
+            "{} files lack something in their own packs that other snapshots have: a restore takes it from there, as long as those snapshots are kept",
+            report.elsewhere
+        ));
+    }
     output.line(format_args!(
         "Snapshot {id}: {} packs, {} entries, {}: {read}. {}",
         report.packs,
         report.entries,
         bytes(report.source_bytes),
-        if report.is_clean() { "All is well." } else { "NOT all of it can be restored." }
+        if report.is_clean() { "All is well." } else { "It is NOT whole." }
     ));
 }

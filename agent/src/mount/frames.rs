@@ -153,6 +153,11 @@ impl Loader {
     }
 
     fn make(self: &Arc<Self>, frames: &Arc<Frames>, kind: FrameKind, id: &ChunkId) -> Loaded {
+        let own = self.make_own(frames, kind, id);
+        own.or_else(|error| frames.instead(kind, id, &error).ok_or(error))
+    }
+
+    fn make_own(self: &Arc<Self>, frames: &Arc<Frames>, kind: FrameKind, id: &ChunkId) -> Loaded {
         let (pack, frame) = frames.locate(id, PackKind::Data).map_err(Arc::new)?;
         let open = frames.open(pack).map_err(Arc::new)?;
         if !open.holds(frame, kind, id) {

@@ -26,10 +26,11 @@ pub enum MemberError {
 }
 
 /// Identity, keys and parameters.
+#[derive(Clone)]
 pub struct Member {
     pub home: Home,
     pub identity: Identity,
-    pub keys: AgentKeys,
+    pub keys: Arc<AgentKeys>,
     pub vault: Arc<VaultKeys>,
     pub descriptor: VaultDescriptor,
     pub roster: Roster,
@@ -66,7 +67,8 @@ impl Member {
             .map_err(|error| bad(&error.to_string()))?;
         roster.check_descriptor(&descriptor).map_err(|error| bad(&error.to_string()))?;
         let control = Control::connect(&identity, &keys, world)?;
-        Ok(Self { home, identity, keys, vault: Arc::new(vault), descriptor, roster, control })
+        let (keys, vault) = (Arc::new(keys), Arc::new(vault));
+        Ok(Self { home, identity, keys, vault, descriptor, roster, control })
     }
 }
 

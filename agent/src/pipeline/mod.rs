@@ -10,6 +10,7 @@ pub mod half_dead;
 mod heartbeat;
 pub mod links;
 pub mod member;
+pub mod others;
 pub mod parent;
 pub mod salvage;
 pub mod second;

@@ -357,6 +357,10 @@ impl PackSource for GrantSource {
         };
         bytes.map_err(|error| match error {
             FetchError::Store(TransferError::Refused { status: 404, .. }) => SourceError::Missing,
+            FetchError::WrongHash
+            | FetchError::Store(
+                TransferError::WrongLength { .. } | TransferError::Refused { status: 416, .. },
+            ) => SourceError::Wrong,
             other => SourceError::Failed(Box::new(other)),
         })
     }

@@ -116,7 +116,7 @@ pub enum RescueError {
 /// An open vault with what its bucket says.
 pub struct Vault {
     pub open: OpenVault,
-    pub snapshots: Snapshots,
+    pub snapshots: Arc<Snapshots>,
     pub objects: u64,
     pub bytes: u64,
 }
@@ -161,7 +161,7 @@ pub fn open(place: &Place, runtime: &tokio::runtime::Handle) -> Result<Opened, R
 pub fn read(open: OpenVault) -> Result<Vault, RescueError> {
     let inventory =
         Inventory::take(&*open.objects, open.tenant, open.vault).map_err(RescueError::Listing)?;
-    let snapshots = Snapshots::read(&open, &inventory);
+    let snapshots = Arc::new(Snapshots::read(&open, &inventory));
     let objects = inventory.objects.len() as u64;
     Ok(Vault { open, snapshots, objects, bytes: inventory.bytes })
 }

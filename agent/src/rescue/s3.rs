@@ -79,9 +79,7 @@ impl S3 {
             .block_on(async { self.store.get_opts(&path, options).await?.bytes().await });
         match bytes {
             Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
-            Ok(_) => {
-                Err(SourceError::Failed("the store sent another length than asked for".into()))
-            }
+            Ok(_) => Err(SourceError::Wrong),
             Err(object_store::Error::NotFound { .. }) => Err(SourceError::Missing),
             Err(error) => Err(SourceError::Failed(Box::new(error))),
         }

@@ -184,6 +184,8 @@ pub struct Report {
     pub long_list: Option<PathBuf>,
     /// One of them is [`ProblemKind::Mismatch`].
     pub mismatch: bool,
+    /// Frames, and their bytes, that other snapshots' packs gave because the snapshot's own had lost them.
+    pub from_others: (u64, u64),
 }
 
 impl Report {
@@ -435,6 +437,7 @@ fn finish(
     work.ended()?;
     report.bytes = work.figures.bytes.load(Ordering::Relaxed);
     report.matched = work.figures.matched.load(Ordering::Relaxed);
+    report.from_others = work.reader.frames().from_others();
     let mut told = work.problems.lock().unwrap_or_else(PoisonError::into_inner);
     report.mismatch = told.mismatch;
     let told = std::mem::take(&mut told.problems).finish();

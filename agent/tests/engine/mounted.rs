@@ -149,3 +149,21 @@ fn lost_data_is_unreadable_and_never_zeros() {
     }
     assert_eq!(view.attributes(&file, None).expect("attributes").size, 2 << 20);
 }
+
+#[test]
+fn what_is_lost_comes_from_a_newer_snapshot_that_has_it() {
+    let (_dir, source) = place();
+    fs::write(source.join("large"), noise(5 << 20)).expect("write");
+    fs::write(source.join("small"), noise(1_234)).expect("write");
+    let vault = Vault::new();
+    let old = vault.back_up(&[&source], None, Excludes::default());
+    vault.store.lose_data();
+    let new = vault.back_up(&[&source], None, Excludes::default());
+    vault.offer(&new);
+    let view = view(&old, true);
+    for (name, length) in [("large", 5 << 20), ("small", 1_234)] {
+        let at = find(&view, &source.join(name)).place;
+        let read = view.read(&at, 0, u32::try_from(length).expect("small")).expect("read");
+        assert!(read.as_slice() == noise(length), "{name}");
+    }
+}

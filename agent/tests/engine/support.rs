@@ -45,7 +45,7 @@ use vault::{
     keys::{AgentKeys, VaultKeys},
     manifest::{Builder, Confirmed, PackRef, SignedManifest, resolve},
     pack::SealedPack,
-    snapshot::{PackSource, Reader, SourceError},
+    snapshot::{Others, PackSource, Reader, SourceError},
 };
 
 /// Packs by hash.
@@ -56,6 +56,8 @@ pub struct Store {
     hidden: AtomicBool,
     /// What happens when so many packs more are here.
     then: Mutex<Option<(usize, CancellationToken)>>,
+    /// What else there is for a snapshot that lost something; told once.
+    others: Mutex<Option<Others>>,
 }
 
 impl PackSink for Store {
@@ -83,6 +85,9 @@ impl PackSource for Store {
             ..usize::try_from(range.end).expect("small");
         Ok(pack.bytes.joined().slice(range))
     }
+    fn others(&self) -> Option<Others> {
+        self.others.lock().expect("lock").take()
+    }
 }
 
 impl Store {
@@ -100,6 +105,15 @@ impl Store {
     pub fn lose_data(&self) {
         let mut packs = self.packs.lock().expect("lock");
         packs.retain(|_, pack| pack.kind != vault::pack::PackKind::Data);
+    }
+}
+
+impl Vault {
+    /// Whoever loses something next may look into the packs of this one.
+    pub fn offer(&self, other: &Taken) {
+        let packs = resolve(&other.chain).expect("a chain");
+        let source = self.store.clone();
+        *self.store.others.lock().expect("lock") = Some(Others { packs, source });
     }
 }
 

@@ -23,7 +23,7 @@
 //!   first) into the full reference set, without keys. [`receipt::Receipt`], [`receipt::ForgetRecord`].
 //! * Reading: [`snapshot::Reader::open`] → `get`, `list_dir`, `walk`, `diff`, `read_file`; `cursor` steps
 //!   through a parent in key order beside a walk. Packs come from a blocking [`snapshot::PackSource`].
-//! * [`restore::plan`]: file pieces in pack order, each pack read once. [`verify::quick`], [`verify::deep`].
+//! * [`restore::run`]: pieces of files in pack order, window by window. [`verify::quick`], [`verify::deep`].
 //! * [`rescue`]: bucket + kit, without a control plane. [`fsck::check`]: a whole vault, trusting nothing.
 //! * [`index::ChunkIndex`]: chunk → pack, small file → place. Advice only; rebuilt from pack directories.
 

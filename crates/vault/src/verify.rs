@@ -1,8 +1,8 @@
 //! Verification of a snapshot: quick (structure) and deep (every byte).
 //!
 //! Owns what "verified" means. Invariant: a snapshot verifies only if everything its tree names is in its packs, and,
-//! deep, if every pack is bit for bit what its manifest says and every frame is what its id says. Nothing is repaired
-//! or written here.
+//! deep, if every pack is bit for bit what its manifest says and every frame is what its id says. What a restore would
+//! take from another snapshot's packs is counted, and the snapshot does not verify. Nothing is repaired or written here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,6 +25,8 @@ pub struct Report {
     pub pack_bytes: u64,
     pub entries: u64,
     pub source_bytes: u64,
+    /// Files of which something is not in the snapshot's own packs, and all of it in other snapshots'.
+    pub elsewhere: u64,
     pub problems: Vec<Problem>,
 }
 
@@ -89,7 +91,7 @@ fn whole(reader: &Reader, pack: &PackRef) -> Result<(), ReadError> {
 
 /// Walks the tree and counts what it uses.
 fn structure(reader: &Reader, report: &mut Report) {
-    let mut used = Usage { reader, frames: BTreeMap::new() };
+    let mut used = Usage { reader, frames: BTreeMap::new(), elsewhere: false };
     if let Err(error) = nodes(reader, &mut used) {
         report.problems.push(Problem::Tree { error });
     }
@@ -118,8 +120,10 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
         }
         report.entries += 1;
         report.source_bytes = report.source_bytes.saturating_add(entry.size());
-        if let Err(error) = content(reader, &entry, used) {
-            report.problems.push(Problem::Content { path: entry.path, error });
+        used.elsewhere = false;
+        match content(reader, &entry, used) {
+            Ok(()) => report.elsewhere += u64::from(used.elsewhere),
+            Err(error) => report.problems.push(Problem::Content { path: entry.path, error }),
         }
     }
     if report.entries == reader.root().entries { Ok(()) } else { Err(TreeError::Shape.into()) }
@@ -128,15 +132,33 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
 struct Usage<'a> {
     reader: &'a Reader,
     frames: BTreeMap<Sha256, FrameBitmap>,
+    /// Something was marked that other snapshots' packs have.
+    elsewhere: bool,
 }
 
-impl Usage<'_> {
+impl<'a> Usage<'a> {
     fn mark(&mut self, kind: FrameKind, id: &ChunkId) -> Result<(), ReadError> {
-        let (pack, _, frame) = self.reader.frames().find(kind, id)?;
-        self.frames.entry(pack.sha256).or_default().insert(frame);
-        Ok(())
+        self.find(kind, id).map(drop)
+    }
+    fn find(&mut self, kind: FrameKind, id: &ChunkId) -> Result<Place<'a>, ReadError> {
+        let frames = self.reader.frames();
+        let found = frames.find(kind, id);
+        match found {
+            Ok((pack, open, frame)) => {
+                self.frames.entry(pack.sha256).or_default().insert(frame);
+                Ok((pack, open, frame))
+            }
+            Err(lost) => {
+                let found = frames.find_instead(kind, id, &lost).ok_or(lost)?;
+                self.elsewhere = true;
+                Ok(found)
+            }
+        }
     }
 }
+
+/// Pack, open, and number of a frame.
+type Place<'a> = (&'a PackRef, Arc<OpenPack>, u32);
 
 /// Marks every node. First keys of leaves ascend over the whole tree, so no node is met twice, and counts add up
 /// at every level: the walk is no longer than the tree is large, whoever made it.
@@ -184,8 +206,7 @@ fn content(reader: &Reader, entry: &Entry, used: &mut Usage<'_>) -> Result<(), R
     for_each_list(&frames, entry, &mut |id| used.mark(FrameKind::List, &id))?;
     for_each_piece(&frames, entry, &mut |piece| -> Result<(), ReadError> {
         let PieceSource::Frame { kind, id, at } = piece.from else { return Ok(()) };
-        used.mark(kind, &id)?;
-        let (pack, open, frame) = frames.find(kind, &id)?;
+        let (pack, open, frame) = used.find(kind, &id)?;
         let info = open.info(frame).map_err(|error| crate::snapshot::damaged(pack, error))?;
         let end = u64::from(at).checked_add(piece.length);
         let fits = end.is_some_and(|end| match kind {

@@ -224,6 +224,7 @@ fn read(vault: &OpenVault, task: &Task, range: Range<u64>) -> Result<Bytes, Sour
 fn fault(error: &SourceError) -> (What, String) {
     let what = match error {
         SourceError::Missing => What::Missing,
+        SourceError::Wrong => What::WrongHash,
         SourceError::Failed(_) => What::Unreadable,
     };
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));

@@ -85,7 +85,7 @@ impl Objects for Folder {
         }
         let length = range.end.saturating_sub(range.start);
         if found.len() < range.end {
-            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            return Err(SourceError::Wrong);
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         let file = fs::File::open(path).map_err(failed)?;

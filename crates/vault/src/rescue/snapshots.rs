@@ -4,20 +4,24 @@
 //! them; a receipt or forget record counts only under the receipt key and its own name. What is not believed is a
 //! finding. A manifest that nobody confirmed is shown as such, never dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use domain::{PackId, SnapshotId};
 
-use super::{Bucket, Finding, Inventory, OpenVault, Severity, What, in_parallel};
+use super::{Bucket, Finding, Inventory, ObjectPacks, OpenVault, Severity, What, in_parallel};
 use crate::{
     fsck::finding,
     id::Sha256,
     layout::{Name, ObjectKind},
-    manifest::{ManifestError, PackSet, SignedManifest, resolve},
+    manifest::{ManifestError, PackList, PackRef, PackSet, SignedManifest, resolve},
     receipt::{ForgetRecord, Receipt},
     signed::MAX_SIGNED_BYTES,
-    snapshot::{Reader, SourceError},
+    snapshot::{Others, PackSource, Reader, SourceError},
 };
 
 /// A receipt or forget record is some hundred bytes.
@@ -159,19 +163,63 @@ impl Snapshots {
         chain
     }
 
-    /// The snapshot, open for reading.
+    /// The snapshot, open for reading, out of its own packs alone.
     pub fn reader(&self, vault: &OpenVault, of: &Found) -> Result<Reader, ManifestError> {
+        self.reader_from(vault, of, vault.packs())
+    }
+
+    /// The same; what its own packs lost is looked for in those of all manifests.
+    pub fn reader_of_all(
+        self: &Arc<Self>,
+        vault: &OpenVault,
+        of: &Found,
+    ) -> Result<Reader, ManifestError> {
+        let source = AnyPack { packs: vault.packs(), snapshots: Arc::clone(self) };
+        self.reader_from(vault, of, Arc::new(source))
+    }
+
+    fn reader_from(
+        &self,
+        vault: &OpenVault,
+        of: &Found,
+        source: Arc<dyn PackSource>,
+    ) -> Result<Reader, ManifestError> {
         let set = self.packs(of)?;
-        let keys = std::sync::Arc::clone(&vault.keys);
-        Ok(Reader::open(&of.signed.manifest, &set, keys, vault.packs(), None))
+        Ok(Reader::open(&of.signed.manifest, &set, Arc::clone(&vault.keys), source, None))
+    }
+}
+
+/// The packs of the vault, and which there are by all its manifests.
+struct AnyPack {
+    packs: Arc<ObjectPacks>,
+    snapshots: Arc<Snapshots>,
+}
+
+impl PackSource for AnyPack {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.packs.read(pack, range)
+    }
+    fn distrust(&self, pack: &PackRef) -> bool {
+        self.packs.distrust(pack)
+    }
+    fn others(&self) -> Option<Others> {
+        let named =
+            self.snapshots.found.iter().flat_map(|found| match &found.signed.manifest.packs {
+                PackList::Full(packs) | PackList::Delta { added: packs, .. } => packs,
+            });
+        let packs = named.map(|pack| (pack.id, pack.clone())).collect();
+        Some(Others {
+            packs: PackSet(packs),
+            source: Arc::clone(&self.packs) as Arc<dyn PackSource>,
+        })
     }
 }
 
 impl Bucket {
     /// The vault's packs, for a [`Reader`].
-    pub fn packs(&self) -> std::sync::Arc<super::ObjectPacks> {
-        let objects = std::sync::Arc::clone(&self.objects);
-        std::sync::Arc::new(super::ObjectPacks::new(objects, self.tenant, self.vault))
+    pub fn packs(&self) -> Arc<ObjectPacks> {
+        let objects = Arc::clone(&self.objects);
+        Arc::new(ObjectPacks::new(objects, self.tenant, self.vault))
     }
 }
 

@@ -208,7 +208,7 @@ impl<T, S: Sink<T>> Feed<'_, '_, T, S> {
         };
         match place {
             Ok((pack, frame)) => self.window.push((pack, frame, want)),
-            Err(error) => return self.shared.sink.deliver(want, Err(&error)),
+            Err(error) => return self.shared.lost(vec![want], &error),
         }
         if self.window.len() >= self.shared.limits.pieces.max(1) {
             self.flush();
@@ -260,7 +260,9 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 Ok(open) => self.fetch_open(job, pack, &open),
                 Err(error) => {
                     for (_, wants) in job.frames {
-                        self.refuse(wants, &error);
+                        let count = wants.len();
+                        self.lost(wants, &error);
+                        self.done(count, 0);
                     }
                 }
             }
@@ -332,13 +334,16 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                     Ok(bytes) => self.frames.decode_with(decoder, place, frame, bytes, range.start),
                     Err(_) if !hopeless => alone(self.frames, decoder, place, frame),
                     Err(error) => {
-                        wants.into_iter().for_each(|want| self.sink.deliver(want, Err(error)));
+                        self.lost(wants, error);
                         continue;
                     }
                 };
-                hopeless |= matches!(&raw, Err(ReadError::Source { .. }));
-                for want in wants {
-                    self.give(want, raw.as_ref().copied());
+                match raw {
+                    Ok(raw) => wants.into_iter().for_each(|want| self.give(want, Ok(raw))),
+                    Err(error) => {
+                        hopeless |= matches!(error, ReadError::Source { .. });
+                        self.lost(wants, &error);
+                    }
                 }
             }
         }
@@ -355,12 +360,13 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
         }
     }
 
-    fn refuse(&self, wants: Vec<Want<T>>, error: &ReadError) {
-        let count = wants.len();
+    /// A frame that is not where it should be: another snapshot's pack may have it.
+    fn lost(&self, wants: Vec<Want<T>>, error: &ReadError) {
+        let first = wants.first().filter(|_| !self.sink.is_stopped());
+        let instead = first.and_then(|want| self.frames.instead(want.kind, &want.id, error));
         for want in wants {
-            self.sink.deliver(want, Err(error));
+            self.give(want, instead.as_ref().map(|raw| raw.as_slice()).ok_or(error));
         }
-        self.done(count, 0);
     }
 
     /// Waits for room for a read.

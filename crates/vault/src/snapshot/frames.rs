@@ -2,15 +2,20 @@
 //!
 //! Owns what is kept of packs and frames while a snapshot is read. Invariant: open packs and decoded frames are held
 //! up to a fixed number of bytes; of every directory that was read 16 bytes per frame stay, as a hint that whoever
-//! reads compares with the directory itself.
+//! reads compares with the directory itself. What a lost pack held is looked for in packs of other snapshots
+//! ([`PackSource::others`]), under the same keys and ids: nothing else could be handed out from there.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use super::{PackSource, ReadError};
+use super::{Others, PackSource, ReadError};
 use crate::{
     compress::Codec,
     id::{ChunkId, FrameKind, IdKeys, Sha256},
@@ -28,6 +33,8 @@ const CACHE: usize = 16 << 20;
 const OPEN: usize = 16 << 20;
 /// Directories read at once when a frame has to be looked for.
 const SEARCHERS: usize = 8;
+/// A pack that was lost is not asked for again so soon: a search would, for every frame.
+const LOST: Duration = Duration::from_secs(10);
 
 /// Reads frames by id. Shared by everything that reads a snapshot; cheap to share between threads.
 pub struct Frames {
@@ -39,6 +46,16 @@ pub struct Frames {
     source: Arc<dyn PackSource>,
     index: Option<Arc<ChunkIndex>>,
     state: Mutex<State>,
+    /// Packs of other snapshots, from when something was lost.
+    others: OnceLock<Option<Box<Frames>>>,
+    from_others: Taken,
+}
+
+/// Frames, and their bytes.
+#[derive(Default)]
+struct Taken {
+    frames: AtomicU64,
+    bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,10 +65,20 @@ struct State {
     located: HashMap<u64, (u32, u32)>,
     /// By number: the pack's directory is in `located`.
     seen: Vec<bool>,
+    /// Packs whose directory could not be had lately, and why.
+    lost: HashMap<u32, (Instant, ReadError)>,
     cache: Cache,
 }
 
 impl State {
+    fn lost(&mut self, number: u32) -> Option<ReadError> {
+        let (since, error) = self.lost.get(&number)?;
+        if since.elapsed() < LOST {
+            return error.again();
+        }
+        self.lost.remove(&number);
+        None
+    }
     fn is_seen(&self, number: u32) -> bool {
         self.seen.get(number as usize).copied().unwrap_or(false)
     }
@@ -130,7 +157,9 @@ impl Frames {
         let mut packs: Vec<PackRef> = set.iter().cloned().collect();
         packs.sort_by_key(|pack| pack.id);
         let numbers = (0_u32..).zip(&packs).map(|(number, pack)| (pack.sha256, number)).collect();
-        Self { keys, ids, packs, numbers, source, index, state: Mutex::default() }
+        let (state, others) = (Mutex::default(), OnceLock::new());
+        let from_others = Taken::default();
+        Self { keys, ids, packs, numbers, source, index, state, others, from_others }
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -173,10 +202,18 @@ impl Frames {
         if let Some(open) = number.and_then(|number| self.state().open.get(number)) {
             return Ok(open);
         }
+        if let Some(lost) = number.and_then(|number| self.state().lost(number)) {
+            return Err(lost);
+        }
         let opened = match self.read_directory(pack) {
             Err(ReadError::Pack { .. }) if self.source.distrust(pack) => self.read_directory(pack),
             other => other,
         };
+        if let (Some(number), Err(error)) = (number, &opened)
+            && let Some(error) = error.again()
+        {
+            self.state().lost.insert(number, (Instant::now(), error));
+        }
         let opened = Arc::new(opened?);
         self.adopt(pack.sha256, &opened);
         Ok(opened)
@@ -233,6 +270,10 @@ impl Frames {
         Some((self.numbered(number)?, frame))
     }
 
+    fn begins_alike(&self, id: &ChunkId) -> bool {
+        self.state().located.contains_key(&hint(id))
+    }
+
     /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
     /// frame.
     fn search(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
@@ -247,7 +288,11 @@ impl Frames {
             all.into_iter().partition(|number| self.state().is_seen(*number));
         let mut unreadable = None;
         // What was seen comes last: it holds the frame only if two ids begin alike.
-        for batch in unseen.chunks(SEARCHERS).chain(seen.chunks(SEARCHERS)) {
+        let mut unseen = unseen.chunks(SEARCHERS);
+        let mut seen = seen.chunks(SEARCHERS);
+        while let Some(batch) =
+            unseen.next().or_else(|| if self.begins_alike(id) { seen.next() } else { None })
+        {
             for (number, found) in self.positions(batch, id) {
                 match (found, self.numbered(number)) {
                     (Ok(Some(at)), Some(pack)) => return Ok((pack, at)),
@@ -299,11 +344,55 @@ impl Frames {
         if open.holds(at, kind, id) { Ok((pack, open, at)) } else { Err(ReadError::Unlocated(*id)) }
     }
 
-    /// The plaintext of a frame, authenticated and re-identified.
+    /// The plaintext of a frame, authenticated and re-identified; from another snapshot's pack if it is lost in its own.
     pub fn frame(&self, kind: FrameKind, id: &ChunkId) -> Result<Arc<Vec<u8>>, ReadError> {
         if let Some(frame) = self.state().cache.frames.get(id) {
             return Ok(Arc::clone(frame));
         }
+        match self.own_frame(kind, id) {
+            Err(error) => self.instead(kind, id, &error).ok_or(error),
+            own => own,
+        }
+    }
+
+    /// A frame that was lost where it should be, out of another snapshot's pack.
+    pub fn instead(&self, kind: FrameKind, id: &ChunkId, lost: &ReadError) -> Option<Arc<Vec<u8>>> {
+        let frame = self.others(lost)?.frame(kind, id).ok()?;
+        self.from_others.frames.fetch_add(1, Ordering::Relaxed);
+        self.from_others.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        Some(frame)
+    }
+
+    /// Frames that other snapshots' packs gave instead of this one's, and their bytes.
+    pub fn from_others(&self) -> (u64, u64) {
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        (read(&self.from_others.frames), read(&self.from_others.bytes))
+    }
+
+    /// Where another snapshot's packs have a frame that is lost.
+    pub(crate) fn find_instead(
+        &self,
+        kind: FrameKind,
+        id: &ChunkId,
+        lost: &ReadError,
+    ) -> Option<(&PackRef, Arc<OpenPack>, u32)> {
+        self.others(lost)?.find(kind, id).ok()
+    }
+
+    fn others(&self, lost: &ReadError) -> Option<&Self> {
+        if !lost.is_loss() {
+            return None;
+        }
+        let find = || {
+            let Others { mut packs, source } = self.source.others()?;
+            packs.0.retain(|_, pack| self.number(&pack.sha256).is_none());
+            let index = self.index.clone();
+            Some(Box::new(Self::new(Arc::clone(&self.keys), &packs, source, index)))
+        };
+        self.others.get_or_init(find).as_deref()
+    }
+
+    fn own_frame(&self, kind: FrameKind, id: &ChunkId) -> Result<Arc<Vec<u8>>, ReadError> {
         let (pack, open, at) = self.find(kind, id)?;
         let range = open.range(at).map_err(|error| damaged(pack, error))?;
         let end = match pack.kind {

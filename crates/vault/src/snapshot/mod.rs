@@ -1,14 +1,14 @@
 //! Reading snapshots: entries, folders, differences, file content.
 //!
 //! Owns the way from a manifest's pack set to plaintext. Invariant: every frame that is returned was authenticated
-//! and its keyed id compared; a chunk that is in no pack of the set is an error, never zeros. It must not know
-//! where packs come from ([`PackSource`]).
+//! and its keyed id compared; a chunk that is in no pack is an error, never zeros. It must not know where packs come
+//! from ([`PackSource`]).
 
 pub(crate) mod content;
 mod frames;
 mod reader;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -20,7 +20,7 @@ pub use reader::{Reader, Walk};
 use crate::{
     cbor::CborError,
     id::{ChunkId, Sha256},
-    manifest::PackRef,
+    manifest::{PackRef, PackSet},
     pack::PackError,
     tree::TreeError,
 };
@@ -35,6 +35,18 @@ pub trait PackSource: Send + Sync {
     fn distrust(&self, _pack: &PackRef) -> bool {
         false
     }
+
+    /// Packs of other snapshots of the vault, and where to read them: what a lost pack held may have been stored anew
+    /// since. Asked once, when something is lost.
+    fn others(&self) -> Option<Others> {
+        None
+    }
+}
+
+/// Packs beside those of a snapshot.
+pub struct Others {
+    pub packs: PackSet,
+    pub source: Arc<dyn PackSource>,
 }
 
 /// A pack could not be read.
@@ -42,6 +54,8 @@ pub trait PackSource: Send + Sync {
 pub enum SourceError {
     #[error("the object is not there")]
     Missing,
+    #[error("the object is not what its name says")]
+    Wrong,
     #[error("the object could not be read")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -71,6 +85,35 @@ pub enum ReadError {
     Output(#[source] std::io::Error),
     #[error(transparent)]
     Keys(#[from] crate::keys::WrapError),
+}
+
+impl ReadError {
+    /// The bytes are gone or wrong where they should be; asking again changes nothing.
+    pub const fn is_loss(&self) -> bool {
+        match self {
+            Self::Source { source, .. } => {
+                matches!(source, SourceError::Missing | SourceError::Wrong)
+            }
+            Self::Pack { .. } | Self::WrongHash { .. } | Self::Unlocated(_) | Self::WrongId(_) => {
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The same loss of a whole pack, told once more.
+    fn again(&self) -> Option<Self> {
+        match self {
+            Self::Source { pack, source: SourceError::Missing } => {
+                Some(Self::Source { pack: *pack, source: SourceError::Missing })
+            }
+            Self::Source { pack, source: SourceError::Wrong } => {
+                Some(Self::Source { pack: *pack, source: SourceError::Wrong })
+            }
+            Self::Pack { pack, source } => Some(Self::Pack { pack: *pack, source: *source }),
+            _ => None,
+        }
+    }
 }
 
 impl From<TreeError> for ReadError {

@@ -11,16 +11,19 @@ use vault::{
     index::ChunkIndex,
     manifest::{FrameBitmap, PackRef, PackSet, resolve},
     pack::{Decoder, Directory, Header, PackBuilder, PackKind},
-    restore::{self, Plan},
+    restore::{Gauge, run},
     snapshot::{PackSource, ReadError, Reader, SourceError},
     tree::{Content, Entry, EntryKind, Root},
     verify::{self, Problem},
 };
 
-use crate::common::{Done, Lab, Tree, assert_same, dir, file, noise};
+use crate::{
+    common::{Done, Lab, Tree, assert_same, dir, file, noise},
+    reading::{Files, SMALL, files, read_all, wants},
+};
 
 /// Chunks of one length and several bundles, in several packs.
-fn twins() -> Tree {
+pub fn twins() -> Tree {
     let mut tree: Tree = [dir(""), dir("d")].into();
     for n in 0..30 {
         tree.extend([file(&format!("d/large{n:02}"), noise(100 + n, 70_000))]);
@@ -67,37 +70,16 @@ fn exchanged(lab: &Lab) -> ChunkIndex {
     index
 }
 
-/// Every stretch of every file, by restore plan, beside the reader's own way.
-fn assert_restores(reader: &Reader, tree: &Tree) {
-    let entries: Vec<_> = reader.entries().unwrap().map(Result::unwrap).collect();
-    let files = (0_u64..).zip(&entries).filter(|(_, entry)| entry.is_file());
-    let plan = restore::plan(reader, files).unwrap();
-    assert!(plan.unreadable.is_empty());
-    let mut out: Vec<Vec<u8>> = entries.iter().map(|e| vec![0; e.size() as usize]).collect();
-    let delivered = deliver(reader, &plan, |file, offset, bytes| {
-        out[file][offset..offset + bytes.len()].copy_from_slice(bytes);
-    });
-    assert_eq!(delivered, Vec::<String>::new());
-    for (entry, content) in entries.iter().zip(out) {
+/// Every file by the restore's own way, beside the reader's.
+pub fn assert_restores(reader: &Reader, tree: &Tree) {
+    let sink = Files::default();
+    read_all(reader, SMALL, &Gauge::default(), &sink);
+    assert_eq!(*sink.failed.lock().unwrap(), BTreeMap::new());
+    let content = sink.content.into_inner().unwrap();
+    for (entry, content) in files(reader).iter().zip(content.into_values()) {
         let key = vault::tree::path::key(&entry.path).unwrap();
         assert!(content == tree[&key].content, "{}", String::from_utf8_lossy(&entry.path));
     }
-}
-
-/// Reads a plan; gives the errors.
-fn deliver(reader: &Reader, plan: &Plan, mut each: impl FnMut(usize, usize, &[u8])) -> Vec<String> {
-    let mut errors = Vec::new();
-    for pack in &plan.packs {
-        restore::read_pack(reader, pack, |item, bytes| -> Result<(), ReadError> {
-            match bytes {
-                Ok(bytes) => each(item.file as usize, item.offset as usize, bytes),
-                Err(error) => errors.push(error.to_string()),
-            }
-            Ok(())
-        })
-        .unwrap();
-    }
-    errors
 }
 
 #[test]
@@ -124,9 +106,14 @@ fn a_restore_gives_out_whole_chunks_and_small_files_under_their_own_ids_alone() 
     let done = lab.backup(&twins(), None);
     let reader = lab.reader(&done);
     let refused = |entry: &Entry| {
-        let plan = restore::plan(&reader, [(0, entry)]).unwrap();
-        let errors = deliver(&reader, &plan, |_, _, _| panic!("wrong bytes were given out"));
-        assert_eq!(errors, [ReadError::WrongContent.to_string()]);
+        let sink = Files::default();
+        sink.content.lock().unwrap().insert(0, vec![0; entry.size() as usize]);
+        run(reader.frames(), SMALL, &Gauge::default(), &sink, |feed| {
+            wants(&reader, 0, entry, |want| feed.push(want));
+        });
+        let told = sink.failed.into_inner().unwrap();
+        assert_eq!(told, [(0, ReadError::WrongContent.to_string())].into());
+        assert_eq!(*sink.bytes.lock().unwrap(), 0, "wrong bytes were given out");
     };
     let mut large = reader.get(b"d/large00").unwrap().unwrap();
     let EntryKind::File { size, content: Content::Pieces { pieces, .. } } = &mut large.kind else {

@@ -308,7 +308,15 @@ fn a_damaged_frame_leads_to_its_files_and_to_no_others() {
     let two = &world.dones[1];
     let reader = world.lab.reader(two);
     let entry = reader.get(b"d/large").unwrap().unwrap();
-    let pack = vault::restore::packs_of(&reader, &entry).unwrap()[0].clone();
+    let mut packs = Vec::new();
+    let located = reader.pieces::<vault::snapshot::ReadError>(&entry, |piece| {
+        let vault::snapshot::PieceSource::Frame { id, .. } = piece.from else { return Ok(()) };
+        packs.push(reader.frames().locate(&id, vault::pack::PackKind::Data)?.0.clone());
+        Ok(())
+    });
+    located.unwrap();
+    packs.sort_by_key(|pack| pack.id);
+    let pack = packs[0].clone();
     let key = Name::Object(pack.kind.object(), pack.sha256, pack.id);
     let key = key.key(world.lab.descriptor.tenant, world.lab.descriptor.vault);
     let frame = {

@@ -9,6 +9,7 @@ mod chains;
 mod common;
 mod damage;
 mod distrust;
+mod elsewhere;
 mod fsck;
 mod hostile;
 mod keys;

@@ -16,7 +16,7 @@ use vault::{
 
 use crate::common::{Done, Lab, Tree, dir, file, noise};
 
-const SMALL: Limits = Limits { pieces: 16, buffers: 256 << 10, fetchers: 3, workers: 2 };
+pub const SMALL: Limits = Limits { pieces: 16, buffers: 256 << 10, fetchers: 3, workers: 2 };
 
 /// Small files, large files, a file of holes, and content that several files share.
 fn mixed() -> Tree {
@@ -35,7 +35,7 @@ fn mixed() -> Tree {
     tree
 }
 
-fn wants(reader: &Reader, number: u64, entry: &Entry, mut each: impl FnMut(Want<u64>)) {
+pub fn wants(reader: &Reader, number: u64, entry: &Entry, mut each: impl FnMut(Want<u64>)) {
     let own = match &entry.kind {
         EntryKind::File { content: Content::Bundled { file, .. }, .. } => Some(*file),
         _ => None,
@@ -52,10 +52,10 @@ fn wants(reader: &Reader, number: u64, entry: &Entry, mut each: impl FnMut(Want<
 
 /// Puts files together in memory.
 #[derive(Default)]
-struct Files {
-    content: Mutex<BTreeMap<u64, Vec<u8>>>,
-    failed: Mutex<BTreeMap<u64, String>>,
-    bytes: Mutex<u64>,
+pub struct Files {
+    pub content: Mutex<BTreeMap<u64, Vec<u8>>>,
+    pub failed: Mutex<BTreeMap<u64, String>>,
+    pub bytes: Mutex<u64>,
     stop_after: Option<u64>,
     stopped: AtomicBool,
 }
@@ -82,11 +82,11 @@ impl Sink<u64> for Files {
     }
 }
 
-fn files(reader: &Reader) -> Vec<Entry> {
+pub fn files(reader: &Reader) -> Vec<Entry> {
     reader.entries().unwrap().map(Result::unwrap).filter(Entry::is_file).collect()
 }
 
-fn read_all(reader: &Reader, limits: Limits, gauge: &Gauge, sink: &Files) {
+pub fn read_all(reader: &Reader, limits: Limits, gauge: &Gauge, sink: &Files) {
     let files = files(reader);
     for (number, entry) in (0_u64..).zip(&files) {
         let empty = vec![0; entry.size() as usize];

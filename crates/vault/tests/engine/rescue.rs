@@ -21,9 +21,9 @@ fn tree() -> Tree {
     tree
 }
 
-fn read(vault: &OpenVault) -> Snapshots {
+fn read(vault: &OpenVault) -> Arc<Snapshots> {
     let inventory = Inventory::take(&*vault.objects, vault.tenant, vault.vault).unwrap();
-    Snapshots::read(vault, &inventory)
+    Arc::new(Snapshots::read(vault, &inventory))
 }
 
 fn only(lab: &Lab, seed: u64, bucket: &Arc<Memory>, keys: Option<&Memory>) -> OpenVault {
@@ -65,6 +65,29 @@ fn a_kit_and_a_folder_of_keys_give_back_every_snapshot() {
     let below = folder.path().join(layout::vault_prefix(vault.tenant, vault.vault)).join("data");
     std::os::unix::fs::symlink("/etc/hostname", below.join("0-0")).unwrap();
     assert!(read(vault).findings.is_empty());
+}
+
+#[test]
+fn what_a_later_backup_stored_anew_is_found_for_the_snapshots_before_it() {
+    let lab = Lab::new(927);
+    let one = lab.backup(&tree(), None);
+    let before: Vec<_> = lab.bucket.packs.lock().unwrap().keys().copied().collect();
+    let lost = std::mem::take(&mut *lab.bucket.packs.lock().unwrap());
+    let two = lab.backup(&tree(), None);
+    lab.bucket.packs.lock().unwrap().extend(lost);
+    let bucket = filled(&lab, &[&one, &two]);
+    let (first, _) = (confirm(&lab, &bucket, &one), confirm(&lab, &bucket, &two));
+    let vault = only(&lab, 927, &bucket, None);
+    let snapshots = read(&vault);
+    let all = [bucket.keys("data"), bucket.keys("meta")].concat();
+    let old =
+        all.iter().filter(|key| before.iter().any(|sha256| key.contains(&sha256.to_string())));
+    for key in old {
+        let sound = bucket.take(key);
+        let found = snapshots.find(&first.to_string()).unwrap();
+        assert_same(&snapshots.reader_of_all(&vault, found).unwrap(), &tree());
+        bucket.put(key, sound);
+    }
 }
 
 #[test]

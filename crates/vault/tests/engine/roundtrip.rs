@@ -2,7 +2,6 @@
 
 use crate::common::{Lab, Tree, assert_same, dir, file, noise};
 use vault::{
-    restore,
     tree::{Content, EntryKind},
     verify,
 };
@@ -74,39 +73,4 @@ fn the_tree_does_not_depend_on_threads_or_packs() {
     });
     assert_eq!(roots[0], roots[1]);
     assert_eq!(roots[0], roots[2]);
-}
-
-#[test]
-fn a_restore_plan_reads_each_pack_once_and_gives_every_byte() {
-    let lab = Lab::new(5);
-    let tree = mixed();
-    let done = lab.backup(&tree, None);
-    let reader = lab.reader(&done);
-    let entries: Vec<_> = reader.entries().unwrap().map(Result::unwrap).collect();
-    let files = (0_u64..).zip(&entries).filter(|(_, entry)| entry.is_file());
-    let plan = restore::plan(&reader, files).unwrap();
-    assert!(plan.unreadable.is_empty());
-    let mut out: Vec<Vec<u8>> = entries.iter().map(|e| vec![0; e.size() as usize]).collect();
-    for pack in &plan.packs {
-        restore::read_pack(
-            &reader,
-            pack,
-            |item, bytes| -> Result<(), vault::snapshot::ReadError> {
-                let at = item.offset as usize;
-                let target = &mut out[item.file as usize][at..at + item.length as usize];
-                target.copy_from_slice(bytes.unwrap());
-                Ok(())
-            },
-        )
-        .unwrap();
-    }
-    for (entry, content) in entries.iter().zip(out) {
-        let key = vault::tree::path::key(&entry.path).unwrap();
-        assert_eq!(content, tree[&key].content);
-    }
-    let packs: Vec<_> = plan.packs.iter().map(|pack| pack.pack.sha256).collect();
-    let mut unique = packs.clone();
-    unique.sort();
-    unique.dedup();
-    assert_eq!(packs.len(), unique.len());
 }

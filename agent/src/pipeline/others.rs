@@ -1,0 +1,125 @@
+//! What other snapshots of the workload hold, for a reader that finds something lost in its own packs.
+//!
+//! Owns which snapshots are asked. Invariant: nobody is asked before something is lost, and what cannot be had of
+//! others only leaves that lost.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use domain::{PackId, SnapshotId};
+use futures::StreamExt as _;
+use tokio::runtime::Handle;
+use vault::{
+    manifest::{PackRef, PackSet},
+    snapshot::{Others, PackSource, SourceError},
+};
+
+use super::{
+    member::Member,
+    second::SecondCopy,
+    source::{Caching, FetchError, GrantSource, fetch_chain},
+};
+use crate::control::Transfer;
+
+/// So many snapshots are asked, evenly over all there are: content that was stored anew and stood for a while is found.
+const ASKED: usize = 64;
+/// Manifests fetched side by side.
+const FETCHERS: usize = 8;
+
+/// [`PackSource`] of one snapshot that knows of the others.
+pub struct WithOthers {
+    pub own: Arc<GrantSource>,
+    pub member: Member,
+    pub transfer: Transfer,
+    pub snapshot: SnapshotId,
+    pub caching: Caching,
+    pub second: Arc<SecondCopy>,
+    pub runtime: Handle,
+}
+
+impl PackSource for WithOthers {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.own.read(pack, range)
+    }
+    fn distrust(&self, pack: &PackRef) -> bool {
+        self.own.distrust(pack)
+    }
+    fn others(&self) -> Option<Others> {
+        match self.runtime.block_on(self.find()) {
+            Ok(others) => Some(others),
+            Err(error) => {
+                tracing::warn!(%error, "other snapshots cannot be asked for what this one lost");
+                None
+            }
+        }
+    }
+}
+
+impl WithOthers {
+    async fn find(&self) -> Result<Others, FetchError> {
+        let all = self.member.control.snapshots(self.member.identity.workload_id).await?;
+        let ids = all.into_iter().map(|snapshot| snapshot.id).filter(|id| *id != self.snapshot);
+        let found: Vec<_> = futures::stream::iter(spread(ids.collect(), ASKED))
+            .map(async |id| (id, self.source_of(id).await))
+            .buffered(FETCHERS)
+            .collect()
+            .await;
+        let (mut packs, mut sources) = (BTreeMap::new(), HashMap::new());
+        for (id, found) in found {
+            match found {
+                Ok((set, source)) => {
+                    for (id, pack) in set.0 {
+                        sources.entry(id).or_insert_with(|| source.clone());
+                        packs.entry(id).or_insert(pack);
+                    }
+                }
+                Err(error) => tracing::warn!(%id, %error, "a snapshot cannot be asked"),
+            }
+        }
+        Ok(Others { packs: PackSet(packs), source: Arc::new(Many(sources)) })
+    }
+
+    async fn source_of(&self, id: SnapshotId) -> Result<(PackSet, Arc<GrantSource>), FetchError> {
+        let Self { member, transfer, caching, second, .. } = self;
+        let packs = fetch_chain(member, transfer, id, second).await?.packs;
+        let (transfer, second) = (transfer.clone(), second.clone());
+        let source = GrantSource::new(member, transfer, id, &packs, *caching, second);
+        Ok((packs, source))
+    }
+}
+
+/// At most so many, evenly, the first among them.
+fn spread<T>(all: Vec<T>, most: usize) -> Vec<T> {
+    let step = all.len().div_ceil(most).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
+/// Each pack by the grants of a snapshot that has it.
+struct Many(HashMap<PackId, Arc<GrantSource>>);
+
+impl PackSource for Many {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.0.get(&pack.id).ok_or(SourceError::Missing)?.read(pack, range)
+    }
+    fn distrust(&self, pack: &PackRef) -> bool {
+        self.0.get(&pack.id).is_some_and(|source| source.distrust(pack))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_are_all_asked_and_many_evenly_with_the_newest() {
+        assert_eq!(spread((0..64).collect(), 64), (0..64).collect::<Vec<_>>());
+        assert!(spread(Vec::<u8>::new(), 64).is_empty());
+        let some = spread((0..1_000).collect(), 64);
+        assert!(some.len() <= 64 && some.len() > 60 && some[0] == 0);
+        assert!(some.windows(2).all(|pair| pair[1] - pair[0] == some[1]));
+    }
+}
