@@ -1,6 +1,6 @@
 //! Others reading and writing: our decoder in Python, restic and rclone on our store, SeaweedFS under our platform.
 
-use std::{ffi::OsStr, fs, path::Path};
+use std::{ffi::OsStr, fs, io::Write as _, net::TcpListener, path::Path};
 
 use crate::{
     borders::python,
@@ -98,7 +98,21 @@ fn the_main_job_of_make_run_passes_and_finds_its_data_again() {
     let dir = folder();
     let state = dir.path().join("state");
     let (server, agent) = (bin("everhold"), bin("everhold-agent"));
-    for _ in 0..2 {
+    for start in 0..3 {
+        if start == 2 {
+            // Somebody else has the port by now: the platform has another, and its agent follows.
+            let ports = fs::read(state.join("ports.json")).expect("ports");
+            let ports: serde_json::Value = serde_json::from_slice(&ports).expect("JSON");
+            let port = u16::try_from(ports["public"].as_u64().expect("a port")).expect("a port");
+            let listener = TcpListener::bind(("127.0.0.1", port));
+            std::thread::spawn(move || {
+                // Where it is not free, the platform of another test has it.
+                for caller in listener.iter().flat_map(TcpListener::incoming) {
+                    let nothing = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+                    let _ = caller.and_then(|mut caller| caller.write_all(nothing));
+                }
+            });
+        }
         let args: [&OsStr; 6] = [
             "demo".as_ref(),
             "--once".as_ref(),
@@ -109,6 +123,11 @@ fn the_main_job_of_make_run_passes_and_finds_its_data_again() {
         ];
         let said = tool(&server.display().to_string(), &args).expect(0);
         assert!(said.stdout.contains("refused"), "the refused deletion is shown:\n{}", said.stdout);
+        let again = said.stdout.contains("enrolled by an earlier start");
+        assert_eq!(again, start > 0, "{}", said.stdout);
+        let followed = said.stdout.contains("the platform is at ");
+        // Another test may have had the port the second time.
+        assert!(followed || start < 2, "{}", said.stdout);
     }
 }
 

@@ -168,7 +168,11 @@ async fn a_configured_server_migrates_passes_the_doctor_and_serves_beside_anothe
     );
     let snapshot = agent.backup(&[&source])["snapshot_id"].as_str().expect("id").to_owned();
     served.stop();
-    agent.move_to(&format!("http://127.0.0.1:{public}"), platform.get("/api_url"));
+    let other = Platform::start(&dir.path().join("other"));
+    let refused = agent.move_to(other.get("/api_url")).expect(1).stderr;
+    assert!(refused.contains("is another platform"), "{refused}");
+    drop(other);
+    assert_eq!(agent.move_to(platform.get("/api_url")).expect(0).last_json()["moved"], true);
     let target = dir.path().join("out");
     agent.restore(&snapshot, &target);
     compare::same_content(&source, &target.join(source.strip_prefix("/").expect("absolute")));
@@ -204,7 +208,7 @@ async fn roles_spread_over_two_processes_work_together() {
     backups.ready().await;
 
     // The agent speaks to catalog and scheduler; its signatures are checked by auth in the other process.
-    agent.move_to(platform.get("/api_url"), &format!("http://127.0.0.1:{}", backups.public));
+    agent.move_to(&format!("http://127.0.0.1:{}", backups.public)).expect(0);
     agent.backup(&[&source]);
 
     // A token of the one process opens the other, and facts arrive in the other direction.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Enroll;
 use crate::{
-    control::{Order, World, enrol},
+    control::{Order, Way, World, enrol},
     output::{Exit, Output, plain},
     state::Home,
 };
@@ -22,6 +22,8 @@ struct Report<'a> {
     home: String,
     kit_file: Option<String>,
     resumed: bool,
+    /// It was enrolled, and looks for its platform at this address from now on.
+    moved: bool,
 }
 
 pub async fn run(home: &Home, args: Enroll, world: &World, output: &Output) -> Result<Exit> {
@@ -43,12 +45,23 @@ pub async fn run(home: &Home, args: Enroll, world: &World, output: &Output) -> R
             server: &identity.server,
             home: home.path().display().to_string(),
             kit_file,
-            resumed: enrolled.resumed,
+            resumed: enrolled.way == Way::Resumed,
+            moved: enrolled.way == Way::Moved,
         });
         return Ok(Exit::Good);
     }
-    if enrolled.resumed {
-        output.line("An interrupted enrolment was finished.");
+    match enrolled.way {
+        Way::Anew => {}
+        Way::Resumed => output.line("An interrupted enrolment was finished."),
+        Way::Moved => {
+            output.line(format_args!(
+                "{} ({}) was enrolled already, and looks for its platform at {} from now on. The token was not used; keys, kit and backups are what they were.",
+                plain(&identity.name),
+                identity.agent_id,
+                plain(&identity.server)
+            ));
+            return Ok(Exit::Good);
+        }
     }
     output.line(format_args!(
         "Enrolled {} as {} in {}.",

@@ -37,6 +37,10 @@ pub enum EnrolError {
     )]
     Already { name: String, agent: String, server: String, home: String },
     #[error(
+        "this machine is enrolled at {server}, and what answers at {given} is another platform: {why}; nothing was changed. To start over there: remove the agent in the portal, move {home} away, and enroll again"
+    )]
+    OtherPlatform { server: String, given: String, why: String, home: String },
+    #[error(
         "an enrolment with {known} was begun and not finished; finish it with --server {known}, or move {home} away to start over"
     )]
     OtherServer { known: String, home: String },
@@ -71,20 +75,34 @@ pub struct Order {
 #[derive(Debug, Clone)]
 pub struct Enrolled {
     pub identity: Identity,
-    /// An earlier, interrupted enrolment was finished.
-    pub resumed: bool,
+    pub way: Way,
 }
 
-/// Enrols this machine, or finishes an enrolment that was interrupted.
+/// How a machine came to be enrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Anew,
+    /// An earlier, interrupted enrolment was finished.
+    Resumed,
+    /// It was enrolled, and its platform has another address now; the token was not used.
+    Moved,
+}
+
+/// Enrols this machine, or finishes an enrolment that was interrupted, or follows its platform to another address.
 ///
 /// # Errors
 /// See [`EnrolError`].
 pub async fn enrol(home: &Home, order: &Order, world: &World) -> Result<Enrolled, EnrolError> {
     let server = checked_server(&order.server)?;
     let existing = home.identity_if_any()?;
-    let resumed = existing.is_some();
+    let way = if existing.is_some() { Way::Resumed } else { Way::Anew };
     let identity = match existing {
-        Some(known) if known.stage == Stage::Ready => return Err(already(&known, home)),
+        Some(known) if known.stage == Stage::Ready && known.server == server => {
+            return Err(already(&known, home));
+        }
+        Some(known) if known.stage == Stage::Ready => {
+            return follow(home, known, server, world).await;
+        }
         Some(known) if known.server != server => {
             let home = home.path().display().to_string();
             return Err(EnrolError::OtherServer { known: known.server, home });
@@ -103,7 +121,38 @@ pub async fn enrol(home: &Home, order: &Order, world: &World) -> Result<Enrolled
         Stage::VaultMade | Stage::Ready => identity,
     };
     let identity = publish(home, identity, &control).await?;
-    Ok(Enrolled { identity, resumed })
+    Ok(Enrolled { identity, way })
+}
+
+/// The same platform under another address: it knows this agent and has the keys of the enrolment.
+async fn follow(
+    home: &Home,
+    known: Identity,
+    given: String,
+    world: &World,
+) -> Result<Enrolled, EnrolError> {
+    let identity = Identity { server: given, ..known.clone() };
+    let control = Control::connect(&identity, &home.keys()?, world.clone())?;
+    let why = match control.platform_keys().await {
+        Ok(keys) => {
+            let has = |pinned: &Option<String>, key: &str| pinned.as_deref() == Some(key);
+            if has(&known.platform_roster_key, &keys.roster_key)
+                && has(&known.receipt_key, &keys.receipt_key)
+            {
+                home.save_identity(&identity)?;
+                return Ok(Enrolled { identity, way: Way::Moved });
+            }
+            "it has other keys".to_owned()
+        }
+        Err(error) if retryable(&error) => return Err(error.into()),
+        Err(error) => error.to_string(),
+    };
+    Err(EnrolError::OtherPlatform {
+        server: known.server,
+        given: identity.server,
+        why,
+        home: home.path().display().to_string(),
+    })
 }
 
 fn already(known: &Identity, home: &Home) -> EnrolError {

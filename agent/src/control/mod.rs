@@ -27,7 +27,7 @@ use vault::keys::AgentKeys;
 
 use crate::state::Identity;
 
-pub use enrol::{EnrolError, Enrolled, Order, enrol, key_bytes};
+pub use enrol::{EnrolError, Enrolled, Order, Way, enrol, key_bytes};
 pub use pace::{Pace, Rate};
 pub use retry::{Patience, pause, retry};
 pub use transfer::{Payload, Stored, Transfer, TransferError};

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use domain::IdGen;
+use tokio::time::Instant;
 
 /// How long to go on trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Somebody waits at the terminal: about 15 seconds.
+    /// Somebody waits at the terminal: about ten seconds of pauses.
     Short,
-    /// A backup is at stake: about ten minutes.
+    /// A backup is at stake: about ten minutes of pauses.
     Long,
 }
 
@@ -18,6 +19,13 @@ impl Patience {
         match self {
             Self::Short => 6,
             Self::Long => 25,
+        }
+    }
+    /// After so long nothing is tried a third time: whoever takes a call and says nothing fails slowly.
+    const fn limit(self) -> Duration {
+        match self {
+            Self::Short => Duration::from_secs(30),
+            Self::Long => Duration::from_secs(900),
         }
     }
 }
@@ -39,9 +47,13 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let mut attempt = 1;
+    let began = Instant::now();
     loop {
+        let last = |attempt| {
+            attempt >= patience.attempts() || (attempt > 1 && began.elapsed() > patience.limit())
+        };
         match call().await {
-            Err(error) if retryable(&error) && attempt < patience.attempts() => {
+            Err(error) if retryable(&error) && !last(attempt) => {
                 tokio::time::sleep(pause(attempt, ids)).await;
                 attempt += 1;
             }
@@ -97,6 +109,24 @@ mod tests {
         .await;
         assert_eq!(result, Err("down"));
         assert_eq!(calls.load(Ordering::Relaxed), Patience::Short.attempts());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_fails_slowly_is_tried_twice() {
+        let calls = AtomicU32::new(0);
+        let result: Result<(), _> = retry(
+            Patience::Short,
+            &SystemIds,
+            |_| true,
+            || async {
+                calls.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(120)).await;
+                Err("silent")
+            },
+        )
+        .await;
+        assert_eq!(result, Err("silent"));
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]

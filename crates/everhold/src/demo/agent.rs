@@ -30,6 +30,12 @@ pub struct BackedUp {
     pub exceptions: Vec<serde_json::Value>,
 }
 
+/// `enroll --json`.
+#[derive(Debug, Deserialize)]
+struct Enrolled {
+    moved: bool,
+}
+
 /// One of `snapshots --json`.
 #[derive(Debug, Deserialize)]
 pub struct Listed {
@@ -43,8 +49,9 @@ impl Agent {
         serde_json::from_str(&said).context("the agent's list of snapshots is not what was agreed")
     }
 
-    pub async fn enrol(&self, server: &str, token: &str, kit: &Path) -> anyhow::Result<()> {
-        let args: [&OsStr; 9] = [
+    /// True: it was enrolled, and follows its platform to this address.
+    pub async fn enrol(&self, server: &str, token: &str, kit: &Path) -> anyhow::Result<bool> {
+        let args: [&OsStr; 10] = [
             "enroll".as_ref(),
             "--server".as_ref(),
             server.as_ref(),
@@ -54,8 +61,10 @@ impl Agent {
             "this machine".as_ref(),
             "--kit-out".as_ref(),
             kit.as_ref(),
+            "--json".as_ref(),
         ];
-        self.run(args, &[0]).await.map(|_| ())
+        let said: Enrolled = last_line(&self.run(args, &[0]).await?)?;
+        Ok(said.moved)
     }
 
     /// Exit code 3 is a committed snapshot with exceptions listed.

@@ -66,9 +66,18 @@ pub async fn run(state: &Path, manifest: &Manifest, job: &Job) -> anyhow::Result
 impl Show<'_> {
     async fn enrol(&mut self) -> anyhow::Result<()> {
         self.screen.step("Enrol this machine");
-        if self.agent.home.exists()
-            && let Ok(earlier) = self.agent.snapshots().await
-        {
+        // A kit opens the backups of its own enrolment for ever: none is removed.
+        let kit = free_name(&self.state, self.agent.home.exists());
+        let mut earlier = self.agent.snapshots().await.ok();
+        if earlier.is_none() {
+            let token = &self.manifest.enrolment_token;
+            let moved = self.agent.enrol(&self.manifest.api_url, token, &kit).await?;
+            if moved {
+                self.screen.say(format!("the platform is at {} now", self.manifest.api_url));
+                earlier = Some(self.agent.snapshots().await?);
+            }
+        }
+        if let Some(earlier) = earlier {
             let found = number(earlier.len() as u64);
             let newest =
                 earlier.first().map(|s| format!(", {} among them", s.id)).unwrap_or_default();
@@ -76,11 +85,6 @@ impl Show<'_> {
                 .done(format!("enrolled by an earlier start; {found} snapshots are there{newest}"));
             return Ok(());
         }
-        // A kit from a start that did not get through enrolment opens nothing; a kit is written once.
-        let kit = self.state.join("demo-kit.json");
-        let _ = fs::remove_file(&kit);
-        let token = &self.manifest.enrolment_token;
-        self.agent.enrol(&self.manifest.api_url, token, &kit).await?;
         self.screen.say("its keys were made on this machine and never leave it");
         self.screen.done(format!(
             "enrolled; the recovery kit is in {} (keep it elsewhere)",
@@ -251,6 +255,17 @@ impl Show<'_> {
         self.screen.done("refused, and the pack is still there");
         Ok(())
     }
+}
+
+/// Where the kit goes. An enrolment that was begun goes on with the name it had.
+fn free_name(state: &Path, is_begun: bool) -> PathBuf {
+    let mut name = state.join("demo-kit.json");
+    let mut number = 2;
+    while !is_begun && name.exists() {
+        name = state.join(format!("demo-kit-{number}.json"));
+        number += 1;
+    }
+    name
 }
 
 fn words(status: &str) -> String {
