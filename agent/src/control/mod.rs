@@ -135,6 +135,24 @@ impl Control {
         let path = self.path("sessions");
         self.again(Patience::Short, || self.client.post(&path, body)).await
     }
+    /// Calls `each` for what earlier sessions uploaded and did not commit.
+    pub async fn adopted(&self, id: SessionId, mut each: impl FnMut(PackFacts)) -> Reply<()> {
+        let mut cursor = None::<String>;
+        loop {
+            let mut query = format!("sessions/{id}/adopted?limit=1000");
+            if let Some(cursor) = &cursor {
+                query.extend(["&cursor=", &url_escape(cursor)]);
+            }
+            let path = self.path(query);
+            let page: Page<PackFacts> =
+                self.again(Patience::Short, || self.client.get(&path)).await?;
+            page.items.into_iter().for_each(&mut each);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
     /// Tried once: the next heartbeat is the retry.
     pub async fn session_heartbeat(&self, id: SessionId, body: &SessionHeartbeat) -> Reply<()> {
         let path = self.path(format_args!("sessions/{id}/heartbeat"));

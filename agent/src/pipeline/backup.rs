@@ -9,8 +9,7 @@ use std::{
 
 use api::{
     catalog::{
-        CommitReply, CommitSession, OpenSession, PackFacts, PackKind, Session, SnapshotSource,
-        SnapshotStats,
+        CommitReply, CommitSession, OpenSession, PackKind, Session, SnapshotSource, SnapshotStats,
     },
     scheduler::{Assignment, FinishRun, RunSource},
 };
@@ -330,10 +329,10 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Packs the server tells of, as it tells them: there may be many, and they are not kept so.
+/// Packs the server tells of.
 struct Offered {
-    adopted: Vec<PackFacts>,
-    known: Vec<PackFacts>,
+    adopted: Vec<Adopted>,
+    known: ConfirmedPacks,
 }
 
 async fn open_session(
@@ -347,8 +346,9 @@ async fn open_session(
         last_receipt,
     };
     let mut session = member.control.open_session(&body).await?;
-    let adopted = std::mem::take(&mut session.adopted);
-    let known = std::mem::take(&mut session.known);
+    let known = parent::places_of(&std::mem::take(&mut session.known));
+    let mut adopted = Vec::new();
+    member.control.adopted(session.id, |facts| adopted.extend(Adopted::of(&facts))).await?;
     Ok((session, Offered { adopted, known }))
 }
 
@@ -377,10 +377,8 @@ struct Made {
 
 /// Walk, read, seal and upload, until every pack is confirmed.
 async fn make(engine: Engine, plan: Plan, lane: &Lane, spool: Spool) -> Result<Made, RunError> {
-    let offered = engine.packs;
-    let adopted = parent::adoptable(&offered.adopted, &engine.member.vault, &lane.cache);
-    let others = Arc::new(parent::places_of(&offered.known));
-    drop(offered);
+    let Offered { adopted, known } = engine.packs;
+    let others = Arc::new(known);
     let mut places: ConfirmedPacks = (*others).clone();
     places.extend(parent::places(&adopted));
     let reader = engine.chain.as_ref().and_then(|chain| {

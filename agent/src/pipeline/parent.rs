@@ -67,14 +67,32 @@ const INDEX: &str = "index";
 /// The index is rebuilt from packs when its shape changes.
 const GENERATION: u64 = 2;
 
-/// A pack of an interrupted session that the server confirmed and whose directory is still here. There may be as many as
-/// a backup of days made, so the directory itself is read when it is needed.
+/// A pack of an interrupted session that the server confirmed. There may be as many as a backup of days made, so its
+/// directory is read when it is needed, if it is still here.
 pub struct Adopted {
     pub(super) kind: PackKind,
     pub(super) sha256: Sha256,
     pub(super) length: u64,
     pub(super) confirmed: Confirmed,
-    pub(super) frames: u32,
+}
+
+impl Adopted {
+    /// `None`: nothing that a backup could name.
+    pub fn of(facts: &PackFacts) -> Option<Self> {
+        let kind = match facts.kind {
+            WireKind::Data => PackKind::Data,
+            WireKind::Meta => PackKind::Meta,
+            WireKind::Manifest => return None,
+        };
+        let sha256 = Sha256::from_slice(&hex::decode(&facts.sha256).ok()?)?;
+        let confirmed = Confirmed { id: facts.id, version_id: facts.version_id.clone()? };
+        Some(Self { kind, sha256, length: facts.length, confirmed })
+    }
+
+    pub(super) fn directory(&self, keys: &VaultKeys, cache: &Cache) -> Option<Directory> {
+        let read = |range| cache.beginning(&self.sha256, range).ok_or(PackError::Short);
+        OpenPack::open(keys, self.kind, self.length, read).ok().map(|open| open.directory)
+    }
 }
 
 /// The parent's packs as far as this backup may read them: of the lost ones those whose copy is whole in the cache,
@@ -118,7 +136,7 @@ pub fn index_of(
         if index.has_pack(&pack.sha256) {
             continue;
         }
-        match directory_of(keys, pack.kind, pack.sha256, pack.length, cache) {
+        match pack.directory(keys, cache) {
             Some(directory) => index.add(pack.kind, pack.sha256, pack.length, &directory),
             None => tracing::warn!(pack = %pack.sha256, "an adopted pack is not used again"),
         }
@@ -148,33 +166,6 @@ pub fn save_index(home: &Path, index: &ChunkIndex) -> io::Result<()> {
 /// The stored index, for finding chunks without reading directories.
 pub fn stored_index(home: &Path, keys: &VaultKeys) -> Option<Arc<ChunkIndex>> {
     ChunkIndex::load(&home.join(INDEX), keys.vault()).map(|(index, _)| Arc::new(index))
-}
-
-/// Adopted packs whose directory is still here: usable as if this session had uploaded them.
-pub fn adoptable(facts: &[PackFacts], keys: &VaultKeys, cache: &Cache) -> Vec<Adopted> {
-    let usable = facts.iter().filter_map(|facts| {
-        let kind = match facts.kind {
-            WireKind::Data => PackKind::Data,
-            WireKind::Meta => PackKind::Meta,
-            WireKind::Manifest => return None,
-        };
-        let sha256 = Sha256::from_slice(&hex::decode(&facts.sha256).ok()?)?;
-        let confirmed = Confirmed { id: facts.id, version_id: facts.version_id.clone()? };
-        let frames = directory_of(keys, kind, sha256, facts.length, cache)?.len();
-        Some(Adopted { kind, sha256, length: facts.length, confirmed, frames })
-    });
-    usable.collect()
-}
-
-fn directory_of(
-    keys: &VaultKeys,
-    kind: PackKind,
-    sha256: Sha256,
-    length: u64,
-    cache: &Cache,
-) -> Option<Directory> {
-    let read = |range| cache.beginning(&sha256, range).ok_or(PackError::Short);
-    OpenPack::open(keys, kind, length, read).ok().map(|open| open.directory)
 }
 
 /// Places of live packs of the vault that the parent does not need, for the index and the manifest.

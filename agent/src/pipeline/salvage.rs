@@ -44,7 +44,9 @@ impl Salvage {
         index: &Arc<ChunkIndex>,
     ) -> Option<Self> {
         let metadata = adopted.iter().filter(|pack| pack.kind == PackKind::Meta);
-        let own: Vec<PackRef> = metadata.map(reference).collect();
+        let own: Vec<PackRef> = metadata
+            .filter_map(|pack| Some(reference(pack, pack.directory(keys, cache)?.len())))
+            .collect();
         let parent = parent.map(|parent| parent.frames().clone());
         let theirs = parent.iter().flat_map(|parent| parent.packs());
         let all = own.iter().chain(theirs).map(|pack| (pack.id, pack.clone())).collect();
@@ -116,14 +118,14 @@ fn begun_in(leaf: &Node) -> Option<Entry> {
     (entry.is_file() && entry.flags & Entry::SHRANK != 0).then_some(entry)
 }
 
-fn reference(pack: &Adopted) -> PackRef {
+fn reference(pack: &Adopted, frames: u32) -> PackRef {
     PackRef {
         id: pack.confirmed.id,
         kind: pack.kind,
         sha256: pack.sha256,
         length: pack.length,
         version_id: pack.confirmed.version_id.clone(),
-        frames: pack.frames,
+        frames,
         used: FrameBitmap::default(),
     }
 }

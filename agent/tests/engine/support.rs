@@ -26,7 +26,7 @@ use domain::{
 use everhold_agent::{
     pipeline::{
         feed::{Counters, FeedError, Feeder, LeftOut},
-        parent::{Adopted, ParentCursor, adoptable, index_of, save_index},
+        parent::{Adopted, ParentCursor, index_of, save_index},
         salvage::Salvage,
         source::Cache,
     },
@@ -316,7 +316,7 @@ impl Vault {
                 lock_until: None,
             });
         }
-        (adoptable(&facts, &self.keys, &cache), cache)
+        (facts.iter().filter_map(Adopted::of).collect(), cache)
     }
 
     /// The same snapshot with nothing read of it yet.

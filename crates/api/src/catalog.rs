@@ -161,8 +161,6 @@ pub struct Session {
     /// The snapshot to build on, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<SnapshotSource>,
-    /// Packs confirmed by this agent's earlier sessions that ended without a commit: usable as they are.
-    pub adopted: Vec<PackFacts>,
     /// Live packs of the vault that the parent does not need (another path set's, say), newest first and at
     /// most 10 000: usable as they are.
     #[serde(default)]

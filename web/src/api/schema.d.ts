@@ -507,6 +507,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/sessions/{session_id}/adopted": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists what earlier sessions of the agent uploaded and did not commit. */
+        get: operations["list_adopted_packs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants/{tenant_id}/sessions/{session_id}/commit": {
         parameters: {
             query?: never;
@@ -1418,6 +1435,24 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list. */
+        Page_PackFacts: {
+            items: {
+                id: components["schemas"]["PckId"];
+                /** @description Object key in the vault bucket. */
+                key: string;
+                kind: components["schemas"]["PackKind"];
+                /** Format: int64 */
+                length: number;
+                lock_until?: components["schemas"]["Timestamp"] | null;
+                /** @description SHA-256 of the object, hex. */
+                sha256: string;
+                state: components["schemas"]["PackState"];
+                version_id?: string | null;
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_RecordedEvent: {
             items: (components["schemas"]["AuditEvent"] & {
                 recorded_at: components["schemas"]["Timestamp"];
@@ -1759,8 +1794,6 @@ export interface components {
         SesId: string;
         /** @description Reply to B0. */
         Session: {
-            /** @description Packs confirmed by this agent's earlier sessions that ended without a commit: usable as they are. */
-            adopted: components["schemas"]["PackFacts"][];
             /** @description The store cannot check SHA-256: uploads carry an MD5 too. */
             content_md5?: boolean;
             /**
@@ -3039,6 +3072,45 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_adopted_packs: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The session */
+                session_id: components["schemas"]["SesId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of packs, by id */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_PackFacts"];
+                };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {

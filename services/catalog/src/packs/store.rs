@@ -125,29 +125,31 @@ pub async fn find_in_vault(
     .await?)
 }
 
-/// Packs of this agent's earlier sessions that ended without a commit: the next one uses them as they are. What a
-/// committed session did not need nobody needs. Condemned ones among them are those of `restarted`, whose grace began
-/// again for this session.
+/// Packs of the agent's earlier sessions that ended without a commit, by id: this open one uses them as they are. What
+/// a committed session did not need nobody needs. Condemned ones among them are those whose grace began again, or
+/// began, since this session opened: it counts as older.
 pub async fn list_adoptable(
     tx: &mut TenantTx,
-    vault: VaultId,
-    agent: domain::AgentId,
-    restarted: &[PackId],
+    session: domain::SessionId,
+    after: Option<PackId>,
+    limit: i64,
 ) -> Result<Vec<PackRow>, pg::Error> {
     Ok(sqlx::query_as!(
         PackRow,
         r#"SELECT p.id, p.vault_id, p.session_id, p.seq, p.kind, p.state, p.sha256, p.md5, p.length, p.object_key,
                   p.granted_lock_until, p.version_id, p.lock_until
-           FROM catalog.packs p
+           FROM catalog.sessions o
+           JOIN catalog.packs p ON p.tenant_id = o.tenant_id AND p.vault_id = o.vault_id
            JOIN catalog.sessions s ON s.tenant_id = p.tenant_id AND s.id = p.session_id
-           WHERE p.tenant_id = $1 AND p.vault_id = $2 AND p.kind <> 'manifest'
-             AND (p.state = 'uploaded' OR (p.state = 'condemned' AND p.id = ANY($4)))
-             AND s.agent_id = $3 AND s.state IN ('aborted', 'expired')
-           ORDER BY p.id"#,
+           WHERE o.tenant_id = $1 AND o.id = $2 AND p.kind <> 'manifest'
+             AND (p.state = 'uploaded' OR (p.state = 'condemned' AND p.condemned_at >= o.opened_at))
+             AND s.agent_id = o.agent_id AND s.state IN ('aborted', 'expired')
+             AND ($3::uuid IS NULL OR p.id > $3)
+           ORDER BY p.id LIMIT $4"#,
         tx.tenant().uuid(),
-        vault.uuid(),
-        agent.uuid(),
-        &restarted.iter().map(|id| id.uuid()).collect::<Vec<_>>(),
+        session.uuid(),
+        after.map(PackId::uuid),
+        limit,
     )
     .fetch_all(tx.conn())
     .await?)

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use api::catalog::{CommitReply, CommitSession, OpenSession, Session, SessionHeartbeat};
+use api::{
+    Page,
+    catalog::{CommitReply, CommitSession, OpenSession, PackFacts, Session, SessionHeartbeat},
+    page::PageQuery,
+};
 use authz::actions::SessionWrite;
 use axum::extract::State;
 use domain::{SessionId, TenantId};
 use http::StatusCode;
-use runtime::{Cx, Json, Path, Permit, Reply};
+use runtime::{Cx, Json, Path, Permit, Query, Reply};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::state::Catalog;
@@ -16,6 +20,7 @@ use crate::state::Catalog;
 pub fn router() -> OpenApiRouter<Arc<Catalog>> {
     OpenApiRouter::new()
         .routes(routes!(open))
+        .routes(routes!(adopted))
         .routes(routes!(heartbeat))
         .routes(routes!(abort))
         .routes(routes!(commit))
@@ -39,6 +44,25 @@ async fn open(
 ) -> Reply<(StatusCode, Json<Session>)> {
     let session = super::open(&app, &cx, permit.proof(), &body).await?;
     Ok((StatusCode::CREATED, Json(session)))
+}
+
+/// Lists what earlier sessions of the agent uploaded and did not commit.
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{tenant_id}/sessions/{session_id}/adopted",
+    operation_id = "list_adopted_packs",
+    tag = "catalog",
+    params(("tenant_id" = TenantId, Path, description = "The tenant"), ("session_id" = SessionId, Path, description = "The session"), PageQuery),
+    responses((status = 200, description = "A page of packs, by id", body = Page<PackFacts>))
+)]
+async fn adopted(
+    State(app): State<Arc<Catalog>>,
+    permit: Permit<SessionWrite>,
+    path: Path<(TenantId, SessionId)>,
+    Query(query): Query<PageQuery>,
+) -> Reply<Json<Page<PackFacts>>> {
+    let Path((_, id)) = path;
+    Ok(Json(super::adopted(&app, permit.proof(), id, &query).await?))
 }
 
 /// Says that the agent is still there.

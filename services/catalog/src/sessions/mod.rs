@@ -14,7 +14,9 @@ pub mod manifest;
 pub mod store;
 
 use api::{
-    catalog::{OpenSession, Session, SnapshotSource},
+    Page,
+    catalog::{OpenSession, PackFacts, Session, SnapshotSource},
+    page::PageQuery,
     problem::Code,
 };
 use authz::{Permit, actions::SessionWrite};
@@ -27,7 +29,8 @@ use vault::receipt::Receipt;
 use crate::{
     collection::expiry_store,
     error::Error,
-    freezes, packs, snapshots,
+    freezes, packs,
+    snapshots::{self, bad_cursor, cursor, page_limit, read_cursor},
     state::{Catalog, Lease},
     vaults, workloads,
 };
@@ -117,9 +120,7 @@ pub async fn open(
         None => None,
     };
     // Whoever condemned them since counts this session as older: they stay while it is open.
-    let restarted =
-        expiry_store::restart_grace(&mut tx, vault, agent, now - ADOPTABLE, now).await?;
-    let adopted = packs::store::list_adoptable(&mut tx, vault, agent, &restarted).await?;
+    expiry_store::restart_grace(&mut tx, vault, agent, now - ADOPTABLE, now).await?;
     let frozen = guard_rollback(app, cx, &mut tx, body.last_receipt.as_deref()).await?;
     match frozen {
         Some(event) => tx.commit(event).await?,
@@ -132,11 +133,33 @@ pub async fn open(
         fence: fence.cast_unsigned(),
         key_epoch: core.key_epoch.cast_unsigned(),
         parent,
-        adopted: adopted.iter().map(packs::store::PackRow::facts).collect(),
         known: known.iter().map(packs::store::PackRow::facts).collect(),
         heartbeat_interval_s: HEARTBEAT_S,
         content_md5: app.store.config().capabilities.needs_md5(),
     })
+}
+
+/// What the agent's earlier sessions uploaded and did not commit, page by page: usable as it is.
+///
+/// # Errors
+/// `validation` for a cursor that is none, `session_ended`.
+pub async fn adopted(
+    app: &Catalog,
+    permit: &Permit<SessionWrite>,
+    id: SessionId,
+    query: &PageQuery,
+) -> Result<Page<PackFacts>, Error> {
+    let limit = page_limit(query.limit);
+    let parse = |text: &str| read_cursor(text)?.parse::<PackId>().map_err(|_| bad_cursor());
+    let after = query.cursor.as_deref().map(parse).transpose()?;
+    let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
+    let session = find_own(&mut tx, permit, id).await?;
+    check_open(&session, session.fence.cast_unsigned())?;
+    let mut rows = packs::store::list_adoptable(&mut tx, id, after, i64::from(limit) + 1).await?;
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| more).map(|row| cursor(&row.id().to_string()));
+    Ok(Page { items: rows.iter().map(packs::store::PackRow::facts).collect(), next_cursor })
 }
 
 /// A lease of a workload that was handed to somebody later is worth nothing, whatever run it was for.

@@ -27,7 +27,7 @@ async fn a_session_is_told_what_of_its_parent_is_lost_and_commits_without_it() {
     let session = world.open(&agent).await;
     let parent = session.parent.clone().expect("its other packs are still worth building on");
     assert_eq!((parent.snapshot_id, &parent.lost), (first.id, &vec![ids[1]]));
-    assert!(session.known.is_empty() && session.adopted.is_empty());
+    assert!(session.known.is_empty() && agent.adopted(&session).await.is_empty());
     let mut stale = chain.clone();
     let naming = world.manifest(&agent, &session, &mut stale, &[], &[]).await;
     assert_eq!(code_of(&agent.commit(&session, naming.id()).await), Some(Code::PackUnusable));

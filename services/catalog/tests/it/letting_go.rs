@@ -176,7 +176,7 @@ async fn a_condemned_pack_that_a_session_adopts_waits_for_that_session() {
     assert_eq!(condemn(&world.catalog, scope, agent.vault).await.expect("one").len(), 1);
     world.advance(6 * DAY);
     let second = world.open(&agent).await;
-    assert_eq!(second.adopted.len(), 1, "what was uploaded is not uploaded again");
+    assert_eq!(agent.adopted(&second).await.len(), 1, "what was uploaded is not uploaded again");
     world.advance(20 * DAY);
     assert!(begin_delete(&world.catalog, scope, agent.vault).await.expect("held").is_empty());
     let manifest = world.manifest(&agent, &second, &mut Vec::new(), &made, &[]).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Code,
-    catalog::{SessionHeartbeat, SnapshotPacks},
+    Code, Page,
+    catalog::{PackFacts, SessionHeartbeat, SnapshotPacks},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use catalog::sessions::jobs;
@@ -63,7 +63,7 @@ async fn the_next_session_adopts_what_the_last_one_uploaded_and_can_commit_it() 
     let first = world.open(&agent).await;
     let uploaded = world.upload_some(&agent, &first, 0..3).await;
     let second = world.open(&agent).await;
-    let mut adopted: Vec<_> = second.adopted.iter().map(|pack| pack.id).collect();
+    let mut adopted: Vec<_> = agent.adopted(&second).await.iter().map(|pack| pack.id).collect();
     adopted.sort_unstable();
     let mut expected: Vec<_> = uploaded.iter().map(crate::support::Made::id).collect();
     expected.sort_unstable();
@@ -74,8 +74,11 @@ async fn the_next_session_adopts_what_the_last_one_uploaded_and_can_commit_it() 
     let packs: SnapshotPacks =
         agent.get(&format!("snapshots/{}/packs", reply.snapshot.id)).await.expect("packs");
     assert_eq!(packs.items.len(), 4);
-    let adopted = world.open(&agent).await.adopted;
+    let third = world.open(&agent).await;
+    let adopted = agent.adopted(&third).await;
     assert!(adopted.is_empty(), "{} was not needed by who made it", unused[0].id());
+    let stale = agent.get::<Page<PackFacts>>(&format!("sessions/{}/adopted", first.id)).await;
+    assert_eq!(code_of(&stale), Some(Code::Fenced));
 }
 
 #[tokio::test]

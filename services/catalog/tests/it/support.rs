@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{
-    Code,
+    Code, Page,
     catalog::{
         AllocatePack, AllocatePacks, AllocatedPacks, CommitReply, CommitSession, ConfirmPack,
         ConfirmPacks, ConfirmedPacks, CreateVault, CreateWorkload, KeyMode, KeyWrap, OpenSession,
@@ -510,6 +510,19 @@ impl Agent {
     }
     pub async fn get<R: DeserializeOwned>(&self, rest: &str) -> Result<R, Error> {
         self.client.get(&self.path(rest)).await
+    }
+    /// What a session may use of earlier ones, two to a page.
+    pub async fn adopted(&self, session: &Session) -> Vec<PackFacts> {
+        let mut found = Vec::new();
+        let mut more = String::new();
+        loop {
+            let path = format!("sessions/{}/adopted?limit=2{more}", session.id);
+            let page: Page<PackFacts> = self.get(&path).await.expect("a page");
+            assert!(page.items.len() <= 2);
+            found.extend(page.items);
+            let Some(cursor) = page.next_cursor else { return found };
+            more = format!("&cursor={cursor}");
+        }
     }
     pub async fn post<R: DeserializeOwned>(
         &self,

@@ -79,6 +79,7 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
         (get.clone(), "snapshots/{snapshot_id}/entries", Value::Null),
         (get.clone(), "expired-snapshots", Value::Null),
         (post.clone(), "snapshots/{snapshot_id}/undo-expiry", Value::Null),
+        (get.clone(), "sessions/{session_id}/adopted", Value::Null),
         (get, "holds", Value::Null),
         (post.clone(), "snapshots/{snapshot_id}/holds", why.clone()),
         (post.clone(), "holds/{hold_id}/release", why),

@@ -197,7 +197,8 @@ impl Life {
         let session = self.open(writer).await;
         let fresh = self.dice.roll(3) as u64;
         let mut packs = self.upload(writer, &session, fresh).await;
-        for facts in session.known.iter().chain(&session.adopted) {
+        let adopted = self.agents[self.writers[writer].agent].adopted(&session).await;
+        for facts in session.known.iter().chain(&adopted) {
             if self.dice.roll(6) == 0 && packs.iter().all(|pack| pack.id() != facts.id) {
                 packs.push(Made { facts: Some(facts.clone()), ..self.made[&facts.id].clone() });
             }
