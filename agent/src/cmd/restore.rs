@@ -21,8 +21,8 @@ use crate::{
     pipeline::{member::Member, second::SecondCopy, source::Caching},
     rescue::zero::Zeroed,
     restore::{
-        Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Planned, Problem,
-        Report, RestoreError, Selection, Unreadable, dry_run, restore,
+        Action, Afterwards, Durability, Figures, Options, Order, Overwrite, Problem, Report,
+        RestoreError, Selection, Unreadable, dry_run, restore,
         stream::{Shape, Streamed, is_closed, stream},
     },
     sources::glob_rules,
@@ -118,9 +118,7 @@ pub async fn run(member: Member, args: Restore, output: &Output) -> Result<Exit>
         },
     };
     if args.dry_run {
-        let (planned, problems) = open::blocking(move || Ok(dry_run(&reader, &order)?)).await?;
-        preview(snapshot.id, &planned, &problems, output);
-        return Ok(Exit::with_exceptions(problems.len()));
+        return preview(snapshot.id, reader, order, output.clone()).await;
     }
     let (figures, cancel) = (Arc::new(Figures::default()), CancellationToken::new());
     let watch = Watch::begin(&figures, &cancel, output);
@@ -240,38 +238,48 @@ async fn show(figures: Arc<Figures>, output: Output) {
     }
 }
 
-fn preview(id: SnapshotId, planned: &[Planned], problems: &[Problem], output: &Output) {
-    let count = |action| planned.iter().filter(|line| line.action == action).count();
-    let moved = planned.iter().filter(|line| line.action != Action::Keep);
-    let size = moved.map(|line| line.size).sum();
+/// Says each entry as it is met: there may be many.
+async fn preview(
+    id: SnapshotId,
+    reader: Arc<Reader>,
+    order: Order,
+    output: Output,
+) -> Result<Exit> {
+    let lines = output.clone();
+    let (problems, [create, replace, keep], size) = open::blocking(move || {
+        let (mut counts, mut size) = ([0; 3], 0);
+        let problems = dry_run(&reader, &order, |line| {
+            let (at, word) = match line.action {
+                Action::Create => (0, "create "),
+                Action::Replace => (1, "replace"),
+                Action::Keep => (2, "keep   "),
+            };
+            counts[at] += 1;
+            size += if line.action == Action::Keep { 0 } else { line.size };
+            if lines.is_json() {
+                lines.json(&line);
+            } else {
+                lines.line(format_args!("{word} {}", plain(&line.path)));
+            }
+        })?;
+        Ok((problems, counts, size))
+    })
+    .await?;
+    let exit = Exit::with_exceptions(problems.len());
     if output.is_json() {
-        planned.iter().for_each(|line| output.json(line));
-        return output.json(&DryRun {
-            snapshot_id: id,
-            dry_run: true,
-            create: count(Action::Create),
-            replace: count(Action::Replace),
-            keep: count(Action::Keep),
-            bytes: size,
-            problems,
-        });
+        let dry_run = true;
+        let problems = &problems[..];
+        let told =
+            DryRun { snapshot_id: id, dry_run, create, replace, keep, bytes: size, problems };
+        output.json(&told);
+        return Ok(exit);
     }
-    for line in planned {
-        let word = match line.action {
-            Action::Create => "create ",
-            Action::Replace => "replace",
-            Action::Keep => "keep   ",
-        };
-        output.line(format_args!("{word} {}", plain(&line.path)));
-    }
-    list(problems, output);
+    list(&problems, &output);
     output.line(format_args!(
-        "Nothing was done. A restore would create {}, replace {}, keep {}, and write {}.",
-        count(Action::Create),
-        count(Action::Replace),
-        count(Action::Keep),
+        "Nothing was done. A restore would create {create}, replace {replace}, keep {keep}, and write {}.",
         bytes(size)
     ));
+    Ok(exit)
 }
 
 /// What a person should know when the first store did not give everything.

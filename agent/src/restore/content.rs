@@ -318,7 +318,7 @@ impl<'a> Crew<'a> {
         self.work.shortfalls(&entry.path, &short);
         if let Some(group) = entry.hardlink {
             let raw = fstat(&handle)?;
-            self.work.groups().insert(group, (entry.path.clone(), (raw.st_dev, raw.st_ino)));
+            self.work.links.made(group, entry.path.clone(), (raw.st_dev, raw.st_ino));
         }
         if state.zeroed > 0 {
             let detail = format!(

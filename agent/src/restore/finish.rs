@@ -7,9 +7,10 @@ use vault::tree::{Entry, EntryKind};
 use super::{
     ProblemKind, Report, RestoreError, Work, apply,
     content::give_name,
+    links::First,
     marker::{Leavings, sweep},
     safe_root::{Refused, split},
-    scan::{FolderDue, Scanned},
+    scan::Due,
     spill::Spill,
 };
 use crate::{
@@ -18,27 +19,39 @@ use crate::{
 };
 
 /// Makes the further names of hard links.
-pub fn further_names(work: &Work<'_>, scanned: &Scanned, report: &mut Report) {
-    for (entry, group) in &scanned.later {
+///
+/// # Errors
+/// When the list of them cannot be read again.
+pub fn further_names(
+    work: &Work<'_>,
+    later: Spill,
+    report: &mut Report,
+) -> Result<(), RestoreError> {
+    let each = |record: &[u8]| {
+        let Some(Due { entry, mark: group }) = Due::decode(record) else { return };
         if work.is_stopped() {
             return;
         }
-        let made = work.groups().get(group).cloned();
-        let kept = scanned.kept_groups.get(group);
-        let linked = match (made, kept) {
-            (Some((of, identity)), _) => hard_link(work, entry, &of, Some(identity)),
-            (None, Some(of)) => hard_link(work, entry, of, None),
-            (None, None) if entry.is_file() => Err(Failure::Words(
+        let linked = match work.links.get(group) {
+            Some(First::Made { path, identity }) => hard_link(work, &entry, &path, Some(identity)),
+            Some(First::Kept { path }) => hard_link(work, &entry, &path, None),
+            Some(First::Begun) | None if entry.is_file() => Err(Failure::Words(
                 "it is a further name of a file that could not be restored".to_owned(),
             )),
-            (None, None) => node(work, entry).map(drop),
+            Some(First::Begun) | None => node(work, &entry).map(drop),
         };
         match linked {
             Ok(()) if entry.is_file() => report.files += 1,
             Ok(()) => report.others += 1,
             Err(failure) => work.confess(&entry.path, ProblemKind::NotRestored, failure),
         }
+    };
+    later.backwards(each).map_err(RestoreError::Spill)?;
+    if work.links.is_broken() {
+        let detail = "the temporary folder (TMPDIR) took no more of what is known of files with several names: some of those names are files of their own now";
+        work.confess(b"", ProblemKind::MetadataIncomplete, detail);
     }
+    Ok(())
 }
 
 /// Why there is no such entry.
@@ -124,7 +137,7 @@ fn explain(kind: Kind, refused: Refused) -> Failure {
 /// When the list of them cannot be read again.
 pub fn folders(work: &Work<'_>, folders: Spill) -> Result<(), RestoreError> {
     let each = |record: &[u8]| {
-        let Some(FolderDue { entry, apply }) = FolderDue::decode(record) else { return };
+        let Some(Due { entry, mark: apply }) = Due::decode(record) else { return };
         let folder = match work.root.folder(&entry.path) {
             Ok(folder) => folder,
             Err(refused) => {
@@ -134,7 +147,7 @@ pub fn folders(work: &Work<'_>, folders: Spill) -> Result<(), RestoreError> {
         if work.resumed {
             sweep(&folder, Leavings::Parts);
         }
-        if apply {
+        if apply == 1 {
             let wanted = attributes(&entry);
             let short = apply::to_handle(folder.handle(), &wanted, apply::Inherited::Perhaps);
             work.shortfalls(&entry.path, &short);

@@ -11,6 +11,7 @@ mod check;
 mod compare;
 mod content;
 mod finish;
+mod links;
 mod marker;
 mod place;
 pub mod safe_root;
@@ -22,11 +23,11 @@ pub mod stream;
 mod tar;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -44,6 +45,7 @@ use crate::{
     pipeline::told::Telling,
     sources::{GlobRules, display_path, exact_path},
 };
+use links::Links;
 use safe_root::SafeRoot;
 use seats::Seats;
 pub use selection::Selection;
@@ -253,21 +255,18 @@ pub(crate) struct Work<'a> {
     /// What was backed up; folders above it only lead there.
     sources: Vec<Vec<u8>>,
     problems: Mutex<Told>,
-    /// First names of hard links made now, by group, with their identity.
-    groups: Mutex<HashMap<u64, First>>,
+    /// First names of hard links, by group.
+    links: Links,
     /// Why the target takes nothing more.
     full: OnceLock<Errno>,
     names: Names,
 }
 
-/// Path and identity of the first name of a hard-link group.
-type First = (Vec<u8>, (u64, u64));
-
 struct Told {
     problems: Telling<Problem>,
     mismatch: bool,
-    /// Paths of files that are not the snapshot's, and said so.
-    excused: HashSet<Vec<u8>>,
+    /// Paths of files that are not the snapshot's, and said so, for whoever reads back the others.
+    excused: Option<HashSet<Vec<u8>>>,
 }
 
 /// Names nothing else has: random for each restore, counted within it.
@@ -279,18 +278,17 @@ struct Names {
 impl Work<'_> {
     fn confess(&self, path: &[u8], kind: ProblemKind, detail: impl std::fmt::Display) {
         let mut told = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        if kind != ProblemKind::MetadataIncomplete {
-            told.excused.insert(path.to_vec());
+        if let Some(excused) = &mut told.excused
+            && kind != ProblemKind::MetadataIncomplete
+        {
+            excused.insert(path.to_vec());
         }
         told.mismatch |= kind == ProblemKind::Mismatch;
         told.problems.push(problem(path, kind, detail));
     }
     fn is_excused(&self, path: &[u8]) -> bool {
         let told = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        told.excused.contains(path)
-    }
-    fn groups(&self) -> MutexGuard<'_, HashMap<u64, First>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+        told.excused.as_ref().is_some_and(|excused| excused.contains(path))
     }
     /// The target takes nothing more: all stop.
     fn end_with(&self, errno: Errno) {
@@ -339,19 +337,20 @@ fn problem(path: &[u8], kind: ProblemKind, detail: impl std::fmt::Display) -> Pr
     }
 }
 
-/// Says what [`restore`] would do.
+/// Says what [`restore`] would do, entry by entry; gives what would not come back.
 ///
 /// # Errors
 /// See [`RestoreError`].
 pub fn dry_run(
     reader: &Reader,
     order: &Order,
-) -> Result<(Vec<Planned>, Vec<Problem>), RestoreError> {
+    each: impl FnMut(Planned),
+) -> Result<Vec<Problem>, RestoreError> {
     let root = match order.target.symlink_metadata() {
         Ok(_) => Some(open_target(order)?),
         Err(_) => None,
     };
-    scan::preview(reader, order, root.as_ref())
+    scan::preview(reader, order, root.as_ref(), each)
 }
 
 /// Restores.
@@ -386,9 +385,9 @@ pub fn restore(
             problems: (order.options.long_list.as_deref())
                 .map_or_else(Telling::in_memory, Telling::to),
             mismatch: false,
-            excused: HashSet::new(),
+            excused: (order.options.afterwards == Afterwards::Verify).then(HashSet::new),
         }),
-        groups: Mutex::default(),
+        links: Links::new(&std::env::temp_dir()),
         full: OnceLock::new(),
         names: Names { random, next: AtomicU32::new(0) },
     };
@@ -421,7 +420,7 @@ fn finish(
         files: work.figures.files.load(Ordering::Relaxed),
         ..Report::default()
     };
-    finish::further_names(work, &scanned, &mut report);
+    finish::further_names(work, std::mem::take(&mut scanned.later), &mut report)?;
     finish::folders(work, std::mem::take(&mut scanned.folders))?;
     if order.options.durability == Durability::AtEnd {
         let top = work.root.folder(b"").map_err(|refused| io::Error::other(refused.to_string()));

@@ -1,10 +1,10 @@
 //! The way through the snapshot: folders are made, small things put in their places, pieces of files named.
 //!
 //! Runs beside the threads that read and write (`content`), and waits when they cannot follow. Invariant: memory
-//! does not depend on how much is wanted, but for the names of hard links; folders to finish are in a [`Spill`].
+//! does not depend on how much is wanted: what comes later is in [`Spill`]s.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -34,40 +34,39 @@ const COMPARED: usize = 2_048;
 /// The work that is left when everything was named.
 #[derive(Default)]
 pub struct Scanned {
-    /// Folders to finish: [`FolderDue`], every folder before what lies in it.
+    /// Folders to finish, every one before what lies in it; marked if their metadata is to be set, because they are
+    /// ours or existing ones give way.
     pub folders: Spill,
     pub directories: u64,
     /// Further names of hard links, with their group.
-    pub later: Vec<(Entry, u64)>,
-    /// First names by hard-link group that are there from before.
-    pub kept_groups: HashMap<u64, Vec<u8>>,
+    pub later: Spill,
     pub kept: u64,
     pub others: u64,
     /// Entries that were asked for.
     pub matched: u64,
 }
 
-/// A folder to finish at the end.
-pub struct FolderDue {
+/// An entry to come back to, with a number for why.
+pub struct Due {
     pub entry: Entry,
-    /// Its metadata is to be set: it is ours, or existing ones give way.
-    pub apply: bool,
+    pub mark: u64,
 }
 
-impl FolderDue {
+impl Due {
     fn encode(&self) -> Vec<u8> {
-        let mut record = vec![u8::from(self.apply)];
+        let mut record = self.mark.to_le_bytes().to_vec();
         record.extend_from_slice(&(self.entry.path.len() as u64).to_le_bytes());
         record.extend_from_slice(&self.entry.path);
         record.extend_from_slice(&self.entry.encode());
         record
     }
     pub fn decode(record: &[u8]) -> Option<Self> {
-        let (apply, rest) = record.split_first()?;
+        let (mark, rest) = record.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
         let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
         let (path, value) = rest.split_at_checked(length)?;
-        Some(Self { entry: Entry::decode(path.to_vec(), value).ok()?, apply: *apply == 1 })
+        let mark = u64::from_le_bytes(*mark);
+        Some(Self { entry: Entry::decode(path.to_vec(), value).ok()?, mark })
     }
 }
 
@@ -87,7 +86,6 @@ struct Planner<'a, 'f, 's, 'c> {
     crew: &'a Crew<'c>,
     feed: &'a mut Wants<'f, 's, 'c>,
     scanned: Scanned,
-    groups: HashSet<u64>,
     compares: Vec<Compare>,
     compared: usize,
     /// Topmost folders that were made now: nothing is in them or below them.
@@ -111,7 +109,6 @@ pub fn scan<'c>(
         crew,
         feed,
         scanned: Scanned::default(),
-        groups: HashSet::new(),
         compares: Vec::new(),
         compared: 0,
         fresh: HashSet::new(),
@@ -178,7 +175,7 @@ impl Planner<'_, '_, '_, '_> {
                     work.confess(&entry.path, ProblemKind::Kept, detail);
                 }
                 self.scanned.directories += 1;
-                self.scanned.folders.push(&FolderDue { entry, apply }.encode());
+                self.scanned.folders.push(&Due { entry, mark: apply.into() }.encode());
             }
             Err(refused) => work.confess(&entry.path, ProblemKind::NotRestored, refused),
         }
@@ -216,15 +213,13 @@ impl Planner<'_, '_, '_, '_> {
                 self.scanned.kept += 1;
                 // Only what is the snapshot's file may lend its content to the other names.
                 if let Some(group) = entry.hardlink.filter(|_| same) {
-                    self.scanned.kept_groups.entry(group).or_insert(entry.path);
+                    self.work.links.keep(group, entry.path);
                 }
             }
             Ok(place) => {
-                let later = entry.hardlink.filter(|group| {
-                    !self.groups.insert(*group) || self.scanned.kept_groups.contains_key(group)
-                });
+                let later = entry.hardlink.filter(|group| !self.work.links.begin(*group));
                 match later {
-                    Some(group) => self.scanned.later.push((entry, group)),
+                    Some(mark) => self.scanned.later.push(&Due { entry, mark }.encode()),
                     None if entry.is_file() => self.file(entry, place.base),
                     None => self.node(&entry),
                 }
@@ -274,7 +269,7 @@ impl Planner<'_, '_, '_, '_> {
             Ok(identity) => {
                 self.scanned.others += 1;
                 if let Some(group) = entry.hardlink {
-                    self.work.groups().insert(group, (entry.path.clone(), identity));
+                    self.work.links.made(group, entry.path.clone(), identity);
                 }
             }
             Err(failure) => self.work.confess(&entry.path, ProblemKind::NotRestored, failure),
@@ -410,8 +405,9 @@ pub fn preview(
     reader: &Reader,
     order: &Order,
     root: Option<&SafeRoot>,
-) -> Result<(Vec<Planned>, Vec<Problem>), RestoreError> {
-    let (mut planned, mut problems) = (Vec::new(), Vec::new());
+    mut each: impl FnMut(Planned),
+) -> Result<Vec<Problem>, RestoreError> {
+    let (mut found_any, mut problems) = (false, Vec::new());
     order.selection().each(reader, |found| {
         let entry = match found {
             Found::Wanted(entry) if !entry.path.is_empty() => entry,
@@ -427,10 +423,11 @@ pub fn preview(
             Some(root) => verdict(root, order.overwrite, &entry).map(|place| place.action),
         };
         let path = display_path(&entry.path);
+        found_any = true;
         match action {
-            Ok(action) => planned.push(Planned { path, action, size: entry.size() }),
+            Ok(action) => each(Planned { path, action, size: entry.size() }),
             Err(Objection::Different(detail)) => {
-                planned.push(Planned { path, action: Action::Keep, size: entry.size() });
+                each(Planned { path, action: Action::Keep, size: entry.size() });
                 problems.push(problem(&entry.path, ProblemKind::Kept, detail));
             }
             Err(Objection::Refused(refused)) => {
@@ -439,8 +436,8 @@ pub fn preview(
         }
         Ok(())
     })?;
-    if planned.is_empty() && problems.is_empty() && !order.selection().is_everything() {
+    if !found_any && !order.selection().is_everything() {
         return Err(RestoreError::NothingMatches);
     }
-    Ok((planned, problems))
+    Ok(problems)
 }

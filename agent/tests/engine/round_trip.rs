@@ -295,7 +295,8 @@ fn a_dry_run_says_what_would_happen_and_touches_nothing() {
     fs::write(source.join("file"), b"x").expect("write");
     let taken = Vault::new().back_up(&[&source], None, Excludes::default());
     let order = Order::new(target.join("new"), GlobRules::default(), Overwrite::Never);
-    let (planned, problems) = dry_run(&taken.reader, &order).expect("dry run");
+    let mut planned = Vec::new();
+    let problems = dry_run(&taken.reader, &order, |line| planned.push(line)).expect("dry run");
     assert!(problems.is_empty());
     assert!(planned.iter().all(|line| line.action == Action::Create));
     assert!(planned.iter().any(|line| line.path.ends_with("/file")));

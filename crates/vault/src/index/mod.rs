@@ -7,6 +7,7 @@
 //! memory stays within the [`Budget`] however many chunks there are (40 bytes a pack come on top).
 
 mod head;
+mod places;
 mod records;
 mod run;
 mod shelf;
@@ -25,12 +26,12 @@ use std::{
 use domain::VaultId;
 
 pub use self::shelf::Shelf;
-pub(crate) use self::shelf::nameless;
 use self::{
     head::Head,
     records::{Records, Yard},
     run::{Meter, RunMeta},
 };
+pub(crate) use self::{places::Places, shelf::nameless};
 use crate::{
     id::{ChunkId, FileId, FrameKind, Sha256},
     pack::{Directory, PackKind},
@@ -132,7 +133,8 @@ impl ChunkIndex {
 
     fn empty(vault: VaultId, folder: Option<PathBuf>, budget: Budget, next_run: u64) -> Self {
         let meter = Meter::new(budget.eighths(2));
-        let yard = Arc::new(Yard { folder: folder.clone(), next: AtomicU64::new(next_run), meter });
+        let (next, named) = (AtomicU64::new(next_run), true);
+        let yard = Arc::new(Yard { folder: folder.clone(), named, next, meter });
         Self {
             vault,
             folder,

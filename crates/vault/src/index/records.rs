@@ -29,11 +29,27 @@ const MAX_RUNS: usize = 6;
 pub(super) struct Yard {
     /// `None`: nothing is written, the table takes all.
     pub folder: Option<PathBuf>,
+    /// Runs have names there, for whoever opens them again; else they go with the process.
+    pub named: bool,
     pub next: AtomicU64,
     pub meter: Arc<Meter>,
 }
 
 impl Yard {
+    /// For what nobody opens again: `bytes` for the guides of runs.
+    pub fn nameless(folder: Option<&Path>, bytes: usize) -> Self {
+        let folder = folder.map(Path::to_path_buf);
+        Self { folder, named: false, next: AtomicU64::new(1), meter: Meter::new(bytes) }
+    }
+
+    fn writer<const N: usize, const K: usize>(&self, folder: &Path) -> io::Result<RunWriter<N, K>> {
+        let number = self.number();
+        if self.named {
+            RunWriter::create(folder, number)
+        } else {
+            RunWriter::nameless(folder, number)
+        }
+    }
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::AcqRel)
     }
@@ -133,7 +149,7 @@ impl<const N: usize, const K: usize> Records<N, K> {
         if table.len() == 0 {
             return Ok(None);
         }
-        let mut writer = RunWriter::create(folder, self.yard.number())?;
+        let mut writer = self.yard.writer(folder)?;
         for record in table.sort() {
             writer.push(record)?;
         }
@@ -193,7 +209,7 @@ impl<const N: usize, const K: usize> Records<N, K> {
 
     fn replace(&self, old: &[Arc<Run<N, K>>], live: &dyn Fn(u32) -> bool) -> io::Result<()> {
         let Some(folder) = &self.yard.folder else { return Ok(()) };
-        let writer = RunWriter::create(folder, self.yard.number())?;
+        let writer = self.yard.writer(folder)?;
         let merged = merge(old, writer, live)?.finish(&self.yard.meter)?;
         let mut state = self.write();
         let numbers: Vec<u64> = old.iter().map(|run| run.meta.number).collect();

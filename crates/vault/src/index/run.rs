@@ -102,11 +102,20 @@ pub(super) fn file_name(number: u64) -> String {
     format!("{number:016x}.run")
 }
 
+/// What stays behind is removed when the index is opened next.
+fn remove(run: Option<&Path>) {
+    if let Some(path) = run
+        && faults::point("index: remove a run").is_ok()
+    {
+        drop(std::fs::remove_file(path));
+    }
+}
+
 /// An open run.
 pub(super) struct Run<const N: usize, const K: usize> {
     pub meta: RunMeta,
     file: File,
-    path: PathBuf,
+    path: Option<PathBuf>,
     top: Vec<Fence>,
     guides: Vec<OnceLock<Box<Page>>>,
     meter: Arc<Meter>,
@@ -118,9 +127,8 @@ impl<const N: usize, const K: usize> Drop for Run<N, K> {
     fn drop(&mut self) {
         let kept = self.guides.iter().filter(|guide| guide.get().is_some()).count();
         self.meter.give(kept * PAGE);
-        if !self.keep.load(Ordering::Acquire) && faults::point("index: remove a run").is_ok() {
-            // What stays behind is removed when the index is opened next.
-            drop(std::fs::remove_file(&self.path));
+        if !self.keep.load(Ordering::Acquire) {
+            remove(self.path.as_deref());
         }
     }
 }
@@ -146,13 +154,13 @@ impl<const N: usize, const K: usize> Run<N, K> {
             return Err(damaged());
         }
         let top: Vec<Fence> = bytes.chunks_exact(FENCE).map(Fence::read).collect();
-        Ok(Self::with(meta, file, path, top, Arc::clone(meter), true))
+        Ok(Self::with(meta, file, Some(path), top, Arc::clone(meter), true))
     }
 
     fn with(
         meta: RunMeta,
         file: File,
-        path: PathBuf,
+        path: Option<PathBuf>,
         top: Vec<Fence>,
         meter: Arc<Meter>,
         keep: bool,
@@ -322,7 +330,7 @@ impl<'a, const N: usize, const K: usize> Scan<'a, N, K> {
 /// Writes a run from sorted records.
 pub(super) struct RunWriter<const N: usize, const K: usize> {
     file: File,
-    path: PathBuf,
+    path: Option<PathBuf>,
     number: u64,
     records: u64,
     guide: Box<Page>,
@@ -337,8 +345,8 @@ pub(super) struct RunWriter<const N: usize, const K: usize> {
 
 impl<const N: usize, const K: usize> Drop for RunWriter<N, K> {
     fn drop(&mut self) {
-        if !self.done && faults::point("index: remove a run").is_ok() {
-            drop(std::fs::remove_file(&self.path));
+        if !self.done {
+            remove(self.path.as_deref());
         }
     }
 }
@@ -349,7 +357,16 @@ impl<const N: usize, const K: usize> RunWriter<N, K> {
         let mut options = OpenOptions::new();
         faults::point("index: create a run")?;
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self {
+        Ok(Self::to(file, Some(path), number))
+    }
+
+    /// A run that nobody else opens.
+    pub fn nameless(folder: &Path, number: u64) -> io::Result<Self> {
+        Ok(Self::to(super::nameless(folder)?, None, number))
+    }
+
+    fn to(file: File, path: Option<PathBuf>, number: u64) -> Self {
+        Self {
             file,
             path,
             number,
@@ -360,7 +377,7 @@ impl<const N: usize, const K: usize> RunWriter<N, K> {
             first: 0,
             top: Vec::new(),
             done: false,
-        })
+        }
     }
 
     /// Adds a record; not smaller than the one before.
@@ -421,6 +438,6 @@ impl<const N: usize, const K: usize> RunWriter<N, K> {
         let file = self.file.try_clone()?;
         self.done = true;
         let fences = std::mem::take(&mut self.top);
-        Ok(Run::with(meta, file, self.path.clone(), fences, Arc::clone(meter), false))
+        Ok(Run::with(meta, file, self.path.take(), fences, Arc::clone(meter), false))
     }
 }

@@ -1,6 +1,6 @@
-//! A shelf: values by number, for one backup, within a fixed memory.
+//! A shelf: values by number, for one backup or restore, within a fixed memory.
 //!
-//! For what a backup must remember of hard links. Values go to a file without a name, their places to records like
+//! For what must be remembered of hard links. Values go to a file without a name, their places to records like
 //! those of the index. Invariant: the newest value of a number or nothing, never an older or torn one; what a full
 //! disk loses is asked for in vain, and the caller reads the file again.
 
@@ -32,6 +32,11 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// One beside no index: what is beyond `bytes` of memory goes to files of `folder` that have no names.
+    pub fn temporary(folder: &Path, bytes: usize) -> Self {
+        Self::new(&Arc::new(Yard::nameless(Some(folder), bytes / 4)), bytes / 4 * 3)
+    }
+
     pub(super) fn new(yard: &Arc<Yard>, bytes: usize) -> Self {
         Self {
             places: Records::empty(yard, bytes / 4 * 3),
@@ -116,7 +121,7 @@ fn key(number: u64) -> [u8; KEY] {
 /// A file in `folder` that has no name and goes with the process.
 pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
     for number in 0..64 {
-        let path = folder.join(format!("nameless-{number}.tmp"));
+        let path = folder.join(format!("everhold-{}-{number}.tmp", std::process::id()));
         let mut options = OpenOptions::new();
         faults::point("scratch: create")?;
         match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {

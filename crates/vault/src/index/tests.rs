@@ -349,3 +349,59 @@ fn what_the_index_holds_stays_within_its_budget() {
     assert!(index.chunks.count() + index.files.count() == 350_000);
     assert!(tops < 20_000);
 }
+
+#[test]
+fn places_beyond_their_memory_are_found_and_leave_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::new(Some(dir.path()), 64 << 10);
+    let id = |pack: u32, at: u32| {
+        let hash = blake3::hash(&[pack.to_be_bytes(), at.to_be_bytes()].concat());
+        ChunkId(*hash.as_bytes())
+    };
+    let frame = |pack, at| FrameInfo {
+        kind: FrameKind::Chunk,
+        id: id(pack, at),
+        sealed_len: 1,
+        raw_len: 1,
+        parts: Vec::new(),
+    };
+    for pack in 0..60_u32 {
+        let frames: Vec<FrameInfo> = (0..500).map(|at| frame(pack, at)).collect();
+        places.insert(pack, &frames);
+        assert!(places.held() <= 64 << 10, "{}", places.held());
+    }
+    // Once more in another pack: both are found.
+    places.insert(99, &[frame(7, 3)]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "files have no names");
+    for (pack, at) in (0..60).flat_map(|pack| (0..500).step_by(17).map(move |at| (pack, at))) {
+        let found = places.find(&id(pack, at), |p, a| (p == pack).then_some(a));
+        assert_eq!(found, Some(at));
+    }
+    let mut all = Vec::new();
+    places.find(&id(7, 3), |pack, at| {
+        all.push((pack, at));
+        None::<()>
+    });
+    all.sort_unstable();
+    assert_eq!(all, [(7, 3), (99, 0)]);
+    assert_eq!(places.find(&id(60, 0), |p, a| Some((p, a))), None);
+    assert!(!places.is_broken());
+}
+
+#[test]
+fn a_temporary_shelf_keeps_the_newest_value_beyond_its_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shelf = Shelf::temporary(dir.path(), 64 << 10);
+    for round in 0..2_u64 {
+        for number in 0..5_000 {
+            shelf.put(number, format!("{round}: a path of {number}").as_bytes());
+            assert!(shelf.held() <= 64 << 10, "{}", shelf.held());
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "files have no names");
+    for number in (0..5_000).step_by(7) {
+        let value = format!("1: a path of {number}");
+        assert_eq!(shelf.get(number).as_deref(), Some(value.as_bytes()));
+    }
+    assert!(shelf.get(5_000).is_none() && !shelf.is_broken());
+}

@@ -1,8 +1,8 @@
 //! Frames by chunk id, out of the packs of one set.
 //!
 //! Owns what is kept of packs and frames while a snapshot is read. Invariant: open packs and decoded frames are held
-//! up to a fixed number of bytes; of every directory that was read 16 bytes per frame stay, as a hint that whoever
-//! reads compares with the directory itself. What a lost pack held is looked for in packs of other snapshots
+//! up to a fixed number of bytes; of every directory that was read the places of its frames stay, in files where they
+//! are many, as hints that whoever reads compares with the directory itself. What a lost pack held is looked for in packs of other snapshots
 //! ([`PackSource::others`]), under the same keys and ids: nothing else could be handed out from there.
 
 use std::{
@@ -19,10 +19,10 @@ use super::{Others, PackSource, ReadError};
 use crate::{
     compress::Codec,
     id::{ChunkId, FrameKind, IdKeys, Sha256},
-    index::ChunkIndex,
+    index::{ChunkIndex, Places},
     keys::VaultKeys,
     manifest::{PackRef, PackSet},
-    pack::{Decoder, OpenPack, PackError, PackKind},
+    pack::{Decoder, FrameInfo, OpenPack, PackError, PackKind},
 };
 
 /// Metadata frames are read this many bytes at a time: neighbours in the pack are neighbours in the tree.
@@ -33,6 +33,8 @@ const CACHE: usize = 16 << 20;
 const OPEN: usize = 16 << 20;
 /// Directories read at once when a frame has to be looked for.
 const SEARCHERS: usize = 8;
+/// Memory for places of frames.
+const PLACES: usize = 16 << 20;
 /// A pack that was lost is not asked for again so soon: a search would, for every frame.
 const LOST: Duration = Duration::from_secs(10);
 
@@ -61,16 +63,48 @@ struct Taken {
 #[derive(Default)]
 struct State {
     open: Open,
-    /// By the first bytes of a chunk's id: number of the pack and of the frame. Ids may begin alike.
-    located: HashMap<u64, (u32, u32)>,
+    /// Places in the packs that the index does not know, and in all that were searched.
+    located: Located,
     /// By number: the pack's directory is in `located`.
     seen: Vec<bool>,
+    /// The index was wrong once: it is not asked again.
+    doubted: bool,
     /// Packs whose directory could not be had lately, and why.
     lost: HashMap<u32, (Instant, ReadError)>,
     cache: Cache,
 }
 
+struct Located(Places);
+
+impl Default for Located {
+    fn default() -> Self {
+        Self(Places::new(Some(&std::env::temp_dir()), PLACES))
+    }
+}
+
 impl State {
+    /// Keeps the places of a pack's frames; there are so many packs.
+    fn learn(&mut self, number: u32, packs: usize, frames: &[FrameInfo]) {
+        if self.is_seen(number) {
+            return;
+        }
+        self.located.0.insert(number, frames);
+        if self.mend() {
+            self.located.0.insert(number, frames);
+        }
+        self.seen.resize(packs, false);
+        self.seen.get_mut(number as usize).into_iter().for_each(|seen| *seen = true);
+    }
+
+    /// What is in `located` may be less than was put there: everything is learned anew, in memory.
+    fn mend(&mut self) -> bool {
+        let is_broken = self.located.0.is_broken();
+        if is_broken {
+            self.located = Located(Places::new(None, PLACES));
+            self.seen.clear();
+        }
+        is_broken
+    }
     fn lost(&mut self, number: u32) -> Option<ReadError> {
         let (since, error) = self.lost.get(&number)?;
         if since.elapsed() < LOST {
@@ -236,12 +270,9 @@ impl Frames {
     pub(crate) fn adopt(&self, pack: Sha256, opened: &Arc<OpenPack>) {
         let Some(number) = self.number(&pack) else { return };
         let mut state = self.state();
-        if !state.is_seen(number) {
-            for (at, frame) in (0_u32..).zip(&opened.directory.frames) {
-                state.located.entry(hint(&frame.id)).or_insert((number, at));
-            }
-            state.seen.resize(self.packs.len(), false);
-            state.seen.get_mut(number as usize).into_iter().for_each(|seen| *seen = true);
+        // What the index knows need not be learned, until something is missed.
+        if !self.index.as_ref().is_some_and(|index| index.has_pack(&pack)) {
+            state.learn(number, self.packs.len(), &opened.directory.frames);
         }
         state.open.insert(number, Arc::clone(opened));
     }
@@ -254,7 +285,7 @@ impl Frames {
         {
             return Ok((pack, frame));
         }
-        if let Some(index) = &self.index
+        if let Some(index) = self.index.as_ref().filter(|_| !self.state().doubted)
             && let Some(place) = index.chunk(id)
             && let Some(known) = index.pack(place.pack)
             && let Some(pack) = self.pack_ref(&known.sha256)
@@ -264,35 +295,48 @@ impl Frames {
         self.search(id, kind)
     }
 
-    /// A frame that is likely the one, among the directories that were read.
+    /// A frame that is likely the one, among the directories that were learned.
     fn opened(&self, id: &ChunkId) -> Option<(&PackRef, u32)> {
-        let (number, frame) = self.state().located.get(&hint(id)).copied()?;
+        let mut state = self.state();
+        let found = state.located.0.find(id, |pack, frame| Some((pack, frame)));
+        state.mend();
+        let (number, frame) = found?;
         Some((self.numbered(number)?, frame))
     }
 
-    fn begins_alike(&self, id: &ChunkId) -> bool {
-        self.state().located.contains_key(&hint(id))
+    /// All of them: a chunk may be in several packs.
+    fn candidates(&self, id: &ChunkId) -> Vec<(u32, u32)> {
+        let mut found = Vec::new();
+        let mut state = self.state();
+        let none: Option<()> = state.located.0.find(id, |pack, frame| {
+            found.push((pack, frame));
+            None
+        });
+        debug_assert!(none.is_none());
+        state.mend();
+        found
     }
 
     /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
     /// frame.
     fn search(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
-        if let Some((pack, at)) = self.opened(id)
-            && self.position(pack, id).is_ok_and(|found| found == Some(at))
-        {
-            return Ok((pack, at));
+        let mut unreadable = None;
+        for (number, at) in self.candidates(id) {
+            let Some(pack) = self.numbered(number).filter(|pack| pack.kind == kind) else {
+                continue;
+            };
+            match self.open(pack) {
+                Ok(open) if open.info(at).is_ok_and(|frame| frame.id == *id) => {
+                    return Ok((pack, at));
+                }
+                Ok(_) => {}
+                Err(error) => drop(unreadable.get_or_insert(error)),
+            }
         }
         let wanted = |number: &u32| self.numbered(*number).is_some_and(|pack| pack.kind == kind);
-        let all: Vec<u32> = self.numbers.values().copied().filter(wanted).collect();
-        let (seen, unseen): (Vec<u32>, Vec<u32>) =
-            all.into_iter().partition(|number| self.state().is_seen(*number));
-        let mut unreadable = None;
-        // What was seen comes last: it holds the frame only if two ids begin alike.
-        let mut unseen = unseen.chunks(SEARCHERS);
-        let mut seen = seen.chunks(SEARCHERS);
-        while let Some(batch) =
-            unseen.next().or_else(|| if self.begins_alike(id) { seen.next() } else { None })
-        {
+        let all = self.numbers.values().copied().filter(wanted);
+        let unseen: Vec<u32> = all.filter(|number| !self.state().is_seen(*number)).collect();
+        for batch in unseen.chunks(SEARCHERS) {
             for (number, found) in self.positions(batch, id) {
                 match (found, self.numbered(number)) {
                     (Ok(Some(at)), Some(pack)) => return Ok((pack, at)),
@@ -322,6 +366,9 @@ impl Frames {
 
     fn position(&self, pack: &PackRef, id: &ChunkId) -> Result<Option<u32>, ReadError> {
         let open = self.open(pack)?;
+        if let Some(number) = self.number(&pack.sha256) {
+            self.state().learn(number, self.packs.len(), &open.directory.frames);
+        }
         let at = open.directory.frames.iter().position(|frame| frame.id == *id);
         Ok(at.and_then(|at| u32::try_from(at).ok()))
     }
@@ -339,6 +386,7 @@ impl Frames {
         if open.holds(at, kind, id) {
             return Ok((pack, open, at));
         }
+        self.state().doubted = true;
         let (pack, at) = self.search(id, of)?;
         let open = self.open(pack)?;
         if open.holds(at, kind, id) { Ok((pack, open, at)) } else { Err(ReadError::Unlocated(*id)) }
@@ -501,10 +549,6 @@ impl Frames {
     }
 }
 
-fn hint(id: &ChunkId) -> u64 {
-    id.0.iter().take(8).fold(0, |hint, byte| (hint << 8) | u64::from(*byte))
-}
-
 /// The packs a kind of frame is in.
 const fn home(kind: FrameKind) -> PackKind {
     match kind {
@@ -526,4 +570,51 @@ impl From<PackError> for Opening {
 
 pub(crate) fn damaged(pack: &PackRef, source: PackError) -> ReadError {
     ReadError::Pack { pack: pack.sha256, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::FrameKind;
+
+    fn frames(pack: u32) -> Vec<FrameInfo> {
+        let id = |at: u32| {
+            let mut id = [7; ChunkId::LEN];
+            id[..4].copy_from_slice(&at.to_be_bytes());
+            id[8..12].copy_from_slice(&pack.to_be_bytes());
+            ChunkId(id)
+        };
+        let frame = |at| FrameInfo {
+            kind: FrameKind::Chunk,
+            id: id(at),
+            sealed_len: 0,
+            raw_len: 0,
+            parts: Vec::new(),
+        };
+        (0..100).map(frame).collect()
+    }
+
+    #[test]
+    fn places_that_a_full_disk_took_are_learned_anew() {
+        let nowhere = std::path::Path::new("/nonexistent/folder");
+        let mut state =
+            State { located: Located(Places::new(Some(nowhere), 8_192)), ..State::default() };
+        let mut forgotten = 0;
+        for pack in 0..20 {
+            state.learn(pack, 20, &frames(pack));
+            assert!(state.is_seen(pack));
+            forgotten += (0..pack).filter(|before| !state.is_seen(*before)).count();
+            for (at, frame) in (0_u32..).zip(frames(pack)) {
+                let found = state.located.0.find(&frame.id, |pack, at| Some((pack, at)));
+                assert_eq!(found, Some((pack, at)));
+            }
+        }
+        assert!(forgotten > 0, "the packs before are read once more");
+        let seen: Vec<u32> = (0..20).filter(|pack| state.is_seen(*pack)).collect();
+        for pack in seen {
+            let last = frames(pack).pop().map(|frame| frame.id);
+            let found = last.and_then(|id| state.located.0.find(&id, |pack, _| Some(pack)));
+            assert_eq!(found, Some(pack), "what is said to be here is here");
+        }
+    }
 }
