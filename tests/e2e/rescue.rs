@@ -439,6 +439,7 @@ fn healed_too(agent: &Agent, source: &Path, snapshot: &str, out: &Path) {
     let verified = agent.run(verify).expect(1).last_json();
     assert_eq!(verified["status"], "failed");
     let problems = verified["problems"].as_array().expect("problems");
+    assert!(!problems.is_empty(), "{verified}");
     assert!(
         problems.iter().all(|told| told.as_str().is_some_and(|told| told.starts_with("pack ")))
     );

@@ -55,7 +55,7 @@ pub async fn run(home: &Home, args: Enroll, world: &World, output: &Output) -> R
         Way::Resumed => output.line("An interrupted enrolment was finished."),
         Way::Moved => {
             output.line(format_args!(
-                "{} ({}) was enrolled already, and looks for its platform at {} from now on. The token was not used; keys, kit and backups are what they were.",
+                "{} ({}) was enrolled already, and looks for its platform at {} from now on. The token was not used; keys, kit and backups are what they were. Restart its daemon, if one runs.",
                 plain(&identity.name),
                 identity.agent_id,
                 plain(&identity.server)

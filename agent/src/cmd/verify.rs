@@ -55,6 +55,11 @@ fn words(problem: &Problem) -> String {
         Problem::Pack { pack, error } => format!("pack {pack}: {error}"),
         Problem::Content { path, error } => format!("{}: {error}", plain(&display_path(path))),
         Problem::Tree { error } => format!("the list of files: {error}"),
+        Problem::Elsewhere { times } => {
+            format!(
+                "{times} references lead to nothing in the snapshot's own packs; other snapshots' packs have it"
+            )
+        }
         Problem::Usage { pack } => format!("pack {pack}: used otherwise than the manifest says"),
     }
 }

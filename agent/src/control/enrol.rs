@@ -124,7 +124,8 @@ pub async fn enrol(home: &Home, order: &Order, world: &World) -> Result<Enrolled
     Ok(Enrolled { identity, way })
 }
 
-/// The same platform under another address: it knows this agent and has the keys of the enrolment.
+/// The same platform under another address: it knows this agent and names the keys of the enrolment. That guards against
+/// a wrong address; against one that was forged TLS does, as at enrolment.
 async fn follow(
     home: &Home,
     known: Identity,

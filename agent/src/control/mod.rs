@@ -53,6 +53,7 @@ pub struct Control {
     tenant: TenantId,
     world: World,
     speaker: Arc<AgentIdentity>,
+    completes: Option<SnapshotId>,
 }
 
 type Reply<T> = Result<T, Error>;
@@ -71,7 +72,13 @@ impl Control {
             world.ids.clone(),
         ));
         let client = Client::http(&identity.server, Speaker::Agent(speaker.clone()))?;
-        Ok(Self { client, tenant: identity.tenant_id, world, speaker })
+        Ok(Self { client, tenant: identity.tenant_id, world, speaker, completes: None })
+    }
+
+    /// The same line; what it reads of snapshots completes another one.
+    #[must_use]
+    pub fn completing(&self, snapshot: SnapshotId) -> Self {
+        Self { completes: Some(snapshot), ..self.clone() }
     }
 
     pub const fn world(&self) -> &World {
@@ -227,7 +234,7 @@ impl Control {
     /// Grants for at most 256 packs; none named: the manifest chain alone.
     pub async fn restore_grants(&self, id: SnapshotId, packs: Vec<PackId>) -> Reply<RestoreGrants> {
         let path = self.path(format_args!("snapshots/{id}/restore-grants"));
-        let body = RequestRestoreGrants { packs };
+        let body = RequestRestoreGrants { packs, completes: self.completes };
         self.again(Patience::Short, || self.client.post(&path, &body)).await
     }
 }

@@ -8,16 +8,18 @@ use tokio::time::Instant;
 /// How long to go on trying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Somebody waits at the terminal: about ten seconds of pauses.
+    /// Somebody waits at the terminal: some seconds of pauses.
     Short,
-    /// A backup is at stake: about ten minutes of pauses.
+    /// A backup is at stake: some minutes of pauses.
     Long,
+    /// Bytes move, or the attempt gives itself up: pauses as in `Short`, however long the attempts take.
+    Moving,
 }
 
 impl Patience {
     const fn attempts(self) -> u32 {
         match self {
-            Self::Short => 6,
+            Self::Short | Self::Moving => 6,
             Self::Long => 25,
         }
     }
@@ -26,6 +28,7 @@ impl Patience {
         match self {
             Self::Short => Duration::from_secs(30),
             Self::Long => Duration::from_secs(900),
+            Self::Moving => Duration::MAX,
         }
     }
 }

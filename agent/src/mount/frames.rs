@@ -236,8 +236,11 @@ impl Loader {
         let Ok(number) = at.window() else { return };
         let slot = self.state().decoded.slot(id);
         let made = slot.0.get_or_init(|| {
-            let (start, bytes) = self.window(at, number)?;
-            at.frames.decode(&at.pack, &at.open, at.frame, &bytes, start).map_err(Arc::new)
+            let own = self.window(at, number).and_then(|(start, bytes)| {
+                at.frames.decode(&at.pack, &at.open, at.frame, &bytes, start).map_err(Arc::new)
+            });
+            let kind = at.open.info(at.frame).map_or(FrameKind::Chunk, |info| info.kind);
+            own.or_else(|error| at.frames.instead(kind, &id, &error).ok_or(error))
         });
         let weight = made.as_ref().ok().map(|frame| frame.len());
         self.state().decoded.settle(id, &slot, weight);

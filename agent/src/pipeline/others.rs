@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use domain::{PackId, SnapshotId};
 use futures::StreamExt as _;
 use tokio::runtime::Handle;
 use vault::{
-    manifest::{PackRef, PackSet},
+    manifest::{FrameBitmap, PackRef, PackSet},
     snapshot::{Others, PackSource, SourceError},
 };
 
@@ -29,6 +30,8 @@ use crate::control::Transfer;
 const ASKED: usize = 64;
 /// Manifests fetched side by side.
 const FETCHERS: usize = 8;
+/// Whoever waits for a restore does not wait longer for this.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// [`PackSource`] of one snapshot that knows of the others.
 pub struct WithOthers {
@@ -49,13 +52,16 @@ impl PackSource for WithOthers {
         self.own.distrust(pack)
     }
     fn others(&self) -> Option<Others> {
-        match self.runtime.block_on(self.find()) {
-            Ok(others) => Some(others),
-            Err(error) => {
+        let found =
+            self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.find()).await });
+        match found {
+            Ok(Ok(others)) => return Some(others),
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "other snapshots cannot be asked for what this one lost");
-                None
             }
+            Err(_) => tracing::warn!("other snapshots were not told of in time"),
         }
+        None
     }
 }
 
@@ -63,18 +69,19 @@ impl WithOthers {
     async fn find(&self) -> Result<Others, FetchError> {
         let all = self.member.control.snapshots(self.member.identity.workload_id).await?;
         let ids = all.into_iter().map(|snapshot| snapshot.id).filter(|id| *id != self.snapshot);
-        let found: Vec<_> = futures::stream::iter(spread(ids.collect(), ASKED))
-            .map(async |id| (id, self.source_of(id).await))
-            .buffered(FETCHERS)
-            .collect()
-            .await;
+        let mut found = std::pin::pin!(
+            futures::stream::iter(spread(ids.collect(), ASKED))
+                .map(async |id| (id, self.source_of(id).await))
+                .buffered(FETCHERS)
+        );
         let (mut packs, mut sources) = (BTreeMap::new(), HashMap::new());
-        for (id, found) in found {
+        while let Some((id, found)) = found.next().await {
             match found {
                 Ok((set, source)) => {
                     for (id, pack) in set.0 {
                         sources.entry(id).or_insert_with(|| source.clone());
-                        packs.entry(id).or_insert(pack);
+                        let used = FrameBitmap::default();
+                        packs.entry(id).or_insert(PackRef { used, ..pack });
                     }
                 }
                 Err(error) => tracing::warn!(%id, %error, "a snapshot cannot be asked"),
@@ -84,10 +91,11 @@ impl WithOthers {
     }
 
     async fn source_of(&self, id: SnapshotId) -> Result<(PackSet, Arc<GrantSource>), FetchError> {
-        let Self { member, transfer, caching, second, .. } = self;
-        let packs = fetch_chain(member, transfer, id, second).await?.packs;
-        let (transfer, second) = (transfer.clone(), second.clone());
-        let source = GrantSource::new(member, transfer, id, &packs, *caching, second);
+        let control = self.member.control.completing(self.snapshot);
+        let member = Member { control, ..self.member.clone() };
+        let packs = fetch_chain(&member, &self.transfer, id, &self.second).await?.packs;
+        let (transfer, second) = (self.transfer.clone(), self.second.clone());
+        let source = GrantSource::new(&member, transfer, id, &packs, self.caching, second);
         Ok((packs, source))
     }
 }

@@ -153,7 +153,7 @@ async fn get_patiently(
         other => other.is_retryable(),
     };
     let ids = control.world().ids.as_ref();
-    retry(Patience::Short, ids, passing, || transfer.get_sized(get, range.clone())).await
+    retry(Patience::Moving, ids, passing, || transfer.get_sized(get, range.clone())).await
 }
 
 /// Whether the local cache may answer.

@@ -28,10 +28,14 @@ pub fn further_names(
     report: &mut Report,
 ) -> Result<(), RestoreError> {
     let each = |record: &[u8]| {
-        let Some(Due { entry, mark: group }) = Due::decode(record) else { return };
         if work.is_stopped() {
             return;
         }
+        let Some(Due { entry, mark: group }) = Due::decode(record) else {
+            let detail =
+                "a further name of a file was noted in a temporary file and is not what was noted";
+            return work.confess(b"", ProblemKind::NotRestored, detail);
+        };
         let linked = match work.links.get(group) {
             Some(First::Made { path, identity }) => hard_link(work, &entry, &path, Some(identity)),
             Some(First::Kept { path }) => hard_link(work, &entry, &path, None),

@@ -40,19 +40,21 @@ impl Links {
     }
 
     pub fn get(&self, group: u64) -> Option<First> {
-        First::decode(&self.shelf().get(group)?)
+        known(&self.shelf(), group)
     }
     /// True: it is the first name of its group.
     pub fn begin(&self, group: u64) -> bool {
-        let is_first = self.get(group).is_none();
+        let mut shelf = self.shelf();
+        let is_first = known(&shelf, group).is_none();
         if is_first {
-            self.shelf().put(group, &First::Begun.encode());
+            shelf.put(group, &First::Begun.encode());
         }
         is_first
     }
     pub fn keep(&self, group: u64, path: Vec<u8>) {
-        if matches!(self.get(group), None | Some(First::Begun)) {
-            self.shelf().put(group, &First::Kept { path }.encode());
+        let mut shelf = self.shelf();
+        if matches!(known(&shelf, group), None | Some(First::Begun)) {
+            shelf.put(group, &First::Kept { path }.encode());
         }
     }
     pub fn made(&self, group: u64, path: Vec<u8>, identity: Identity) {
@@ -62,6 +64,10 @@ impl Links {
     pub fn is_broken(&self) -> bool {
         self.shelf().is_broken()
     }
+}
+
+fn known(shelf: &Shelf, group: u64) -> Option<First> {
+    First::decode(&shelf.get(group)?)
 }
 
 impl First {

@@ -167,3 +167,22 @@ fn what_is_lost_comes_from_a_newer_snapshot_that_has_it() {
         assert!(read.as_slice() == noise(length), "{name}");
     }
 }
+
+#[test]
+fn what_rots_under_a_reader_comes_from_a_newer_snapshot_that_has_it() {
+    let (_dir, source) = place();
+    fs::write(source.join("large"), noise(30 << 20)).expect("write");
+    let vault = Vault::new();
+    let old = vault.back_up(&[&source], None, Excludes::default());
+    let packs = vault.store.take_data();
+    let new = vault.back_up(&[&source], None, Excludes::default());
+    vault.store.put_rotten(packs);
+    vault.offer(&new);
+    let view = view(&old, true);
+    let at = find(&view, &source.join("large")).place;
+    let expected = noise(30 << 20);
+    for (number, part) in (0_u64..).zip(expected.chunks(128 << 10)) {
+        let read = view.read(&at, number * (128 << 10), 128 << 10).expect("read");
+        assert!(read.as_slice() == part, "part {number}");
+    }
+}

@@ -101,6 +101,31 @@ impl Store {
         *self.then.lock().expect("lock") = Some((packs, cancel.clone()));
     }
 
+    /// Takes every data pack away, so that a backup does not know them; [`Self::put_rotten`] brings them back.
+    pub fn take_data(&self) -> Vec<SealedPack> {
+        let mut packs = self.packs.lock().expect("lock");
+        let is_data = |_: &Sha256, pack: &mut SealedPack| pack.kind == vault::pack::PackKind::Data;
+        packs.extract_if(is_data).map(|(_, pack)| pack).collect()
+    }
+
+    /// Packs with a bit turned in every frame; their directories are sound.
+    pub fn put_rotten(&self, rotten: Vec<SealedPack>) {
+        for pack in rotten {
+            let mut bytes = pack.bytes.joined().to_vec();
+            let lengths = pack.directory.frames.iter().map(|frame| frame.sealed_len as usize);
+            // Behind the header comes the first directory with its length in front, then the frames.
+            let front = vault::pack::HEADER_LEN;
+            let length = bytes[front..front + 4].try_into().expect("four bytes");
+            let mut at = front + 4 + u32::from_be_bytes(length) as usize;
+            for length in lengths {
+                bytes[at + length / 2] ^= 1;
+                at += length;
+            }
+            let bytes = Bytes::from(bytes).into();
+            self.packs.lock().expect("lock").insert(pack.sha256, SealedPack { bytes, ..pack });
+        }
+    }
+
     /// Loses every data pack.
     pub fn lose_data(&self) {
         let mut packs = self.packs.lock().expect("lock");

@@ -565,6 +565,9 @@ pub struct RequestRestoreGrants {
     /// Which packs of the snapshot; up to 256. Empty: the manifest chain alone.
     #[serde(default)]
     pub packs: Vec<PackId>,
+    /// The snapshot that is being restored with what this one has, because its own packs lost it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completes: Option<SnapshotId>,
 }
 
 #[derive(Clone, Serialize, Deserialize, ToSchema)]

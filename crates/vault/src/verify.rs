@@ -47,6 +47,8 @@ pub enum Problem {
     Tree { error: ReadError },
     /// The manifest's list of used frames is not what the tree uses.
     Usage { pack: Sha256 },
+    /// So often something is in none of the snapshot's own packs, and in another snapshot's.
+    Elsewhere { times: u64 },
 }
 
 /// Every pack's directory opens, every node is there, every piece of every file is in a pack, and the used frames
@@ -91,7 +93,7 @@ fn whole(reader: &Reader, pack: &PackRef) -> Result<(), ReadError> {
 
 /// Walks the tree and counts what it uses.
 fn structure(reader: &Reader, report: &mut Report) {
-    let mut used = Usage { reader, frames: BTreeMap::new(), elsewhere: false };
+    let mut used = Usage { reader, frames: BTreeMap::new(), elsewhere: 0 };
     if let Err(error) = nodes(reader, &mut used) {
         report.problems.push(Problem::Tree { error });
     }
@@ -100,6 +102,9 @@ fn structure(reader: &Reader, report: &mut Report) {
     }
     if let Err(error) = entries(reader, report, &mut used) {
         report.problems.push(Problem::Tree { error });
+    }
+    if used.elsewhere > 0 {
+        report.problems.push(Problem::Elsewhere { times: used.elsewhere });
     }
     if !report.problems.is_empty() {
         return;
@@ -120,9 +125,9 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
         }
         report.entries += 1;
         report.source_bytes = report.source_bytes.saturating_add(entry.size());
-        used.elsewhere = false;
+        let before = used.elsewhere;
         match content(reader, &entry, used) {
-            Ok(()) => report.elsewhere += u64::from(used.elsewhere),
+            Ok(()) => report.elsewhere += u64::from(used.elsewhere > before),
             Err(error) => report.problems.push(Problem::Content { path: entry.path, error }),
         }
     }
@@ -132,8 +137,8 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
 struct Usage<'a> {
     reader: &'a Reader,
     frames: BTreeMap<Sha256, FrameBitmap>,
-    /// Something was marked that other snapshots' packs have.
-    elsewhere: bool,
+    /// How often something was marked that only other snapshots' packs have.
+    elsewhere: u64,
 }
 
 impl<'a> Usage<'a> {
@@ -150,7 +155,7 @@ impl<'a> Usage<'a> {
             }
             Err(lost) => {
                 let found = frames.find_instead(kind, id, &lost).ok_or(lost)?;
-                self.elsewhere = true;
+                self.elsewhere += 1;
                 Ok(found)
             }
         }

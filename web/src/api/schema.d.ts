@@ -1715,6 +1715,7 @@ export interface components {
         };
         /** @description `POST …/snapshots/{snapshot_id}/restore-grants`. */
         RequestRestoreGrants: {
+            completes?: components["schemas"]["SnpId"] | null;
             /** @description Which packs of the snapshot; up to 256. Empty: the manifest chain alone. */
             packs?: components["schemas"]["PckId"][];
         };

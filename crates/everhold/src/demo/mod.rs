@@ -67,7 +67,7 @@ impl Show<'_> {
     async fn enrol(&mut self) -> anyhow::Result<()> {
         self.screen.step("Enrol this machine");
         // A kit opens the backups of its own enrolment for ever: none is removed.
-        let kit = free_name(&self.state, self.agent.home.exists());
+        let kit = place_of_kit(&self.state, self.agent.home.exists())?;
         let mut earlier = self.agent.snapshots().await.ok();
         if earlier.is_none() {
             let token = &self.manifest.enrolment_token;
@@ -257,15 +257,15 @@ impl Show<'_> {
     }
 }
 
-/// Where the kit goes. An enrolment that was begun goes on with the name it had.
-fn free_name(state: &Path, is_begun: bool) -> PathBuf {
-    let mut name = state.join("demo-kit.json");
-    let mut number = 2;
-    while !is_begun && name.exists() {
-        name = state.join(format!("demo-kit-{number}.json"));
-        number += 1;
+/// Where the kit goes. That of an enrolment before this one gets another name first.
+fn place_of_kit(state: &Path, is_begun: bool) -> anyhow::Result<PathBuf> {
+    let kit = state.join("demo-kit.json");
+    if !is_begun && kit.exists() {
+        let earlier = (1..).map(|number| state.join(format!("demo-kit-before-{number}.json")));
+        let free = earlier.into_iter().find(|name| !name.exists()).context("a free name")?;
+        fs::rename(&kit, free).context("an earlier kit cannot be moved")?;
     }
-    name
+    Ok(kit)
 }
 
 fn words(status: &str) -> String {

@@ -67,6 +67,8 @@ pub(super) struct Records<const N: usize, const K: usize> {
     /// One merge at a time.
     merging: Mutex<()>,
     broken: AtomicBool,
+    /// The disk took something no more, and memory takes all from then on.
+    full: AtomicBool,
 }
 
 struct State<const N: usize, const K: usize> {
@@ -99,6 +101,7 @@ impl<const N: usize, const K: usize> Records<N, K> {
             yard: Arc::clone(yard),
             merging: Mutex::new(()),
             broken: AtomicBool::new(false),
+            full: AtomicBool::new(false),
         }
     }
 
@@ -124,20 +127,36 @@ impl<const N: usize, const K: usize> Records<N, K> {
             if state.table.is_full()
                 && let Err(error) = self.spill(&mut state)
             {
-                self.break_by(&error);
+                self.refused(&error);
+                if self.full.load(Ordering::Acquire) {
+                    state.table.unbound();
+                }
             }
             state.table.insert(record);
         }
         drop(state);
-        if let Err(error) = self.merge_while(live, |runs| runs > MAX_RUNS) {
-            self.break_by(&error);
+        if !self.full.load(Ordering::Acquire)
+            && let Err(error) = self.merge_while(live, |runs| runs > MAX_RUNS)
+        {
+            self.refused(&error);
+        }
+    }
+
+    /// The disk takes nothing more. What nobody could make again stays in memory.
+    fn refused(&self, error: &io::Error) {
+        if self.yard.named {
+            self.break_by(error);
+        } else {
+            self.full.store(true, Ordering::Release);
         }
     }
 
     /// Empties the table, into a run if that can be.
     fn spill(&self, state: &mut State<N, K>) -> io::Result<()> {
         let written = self.spill_table(&mut state.table);
-        state.table.clear();
+        if written.is_ok() || self.yard.named {
+            state.table.clear();
+        }
         if let Some(run) = written? {
             state.runs.push(Arc::new(run));
         }

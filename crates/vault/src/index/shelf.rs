@@ -5,9 +5,9 @@
 //! disk loses is asked for in vain, and the caller reads the file again.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,6 +29,8 @@ pub struct Shelf {
     recent: Vec<u8>,
     written: u64,
     limit: usize,
+    /// What cannot be written stays in memory: nobody could make it again.
+    keeps: bool,
 }
 
 impl Shelf {
@@ -45,6 +47,7 @@ impl Shelf {
             recent: Vec::new(),
             written: 0,
             limit: bytes / 8,
+            keeps: !yard.named,
         }
     }
 
@@ -92,13 +95,25 @@ impl Shelf {
         self.places.held() + self.recent.capacity()
     }
 
+    /// In memory, from here on.
+    fn stay(&mut self) -> io::Result<()> {
+        self.limit = usize::MAX;
+        Ok(())
+    }
+
     fn spill(&mut self) -> io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let length = self.recent.len() as u64;
         if self.file.is_none() {
-            self.file = Some(nameless(folder)?);
+            self.file = match nameless(folder) {
+                Err(_) if self.keeps => return self.stay(),
+                file => Some(file?),
+            };
         }
         let written = self.file.as_ref().map(|file| file.write_all_at(&self.recent, self.written));
+        if self.keeps && !matches!(written, Some(Ok(()))) {
+            return self.stay();
+        }
         // Also after an error: the places of what was lost lead to bytes that are not there.
         self.written += length;
         self.recent.clear();
@@ -120,20 +135,6 @@ fn key(number: u64) -> [u8; KEY] {
 
 /// A file in `folder` that has no name and goes with the process.
 pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
-    for number in 0..64 {
-        let path = folder.join(format!("everhold-{}-{number}.tmp", std::process::id()));
-        let mut options = OpenOptions::new();
-        faults::point("scratch: create")?;
-        match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
-                faults::point("scratch: remove its name")?;
-                std::fs::remove_file(&path)?;
-                file.flush()?;
-                return Ok(file);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    faults::point("scratch: create")?;
+    tempfile::tempfile_in(folder)
 }

@@ -79,6 +79,12 @@ impl<const N: usize, const K: usize> Table<N, K> {
         records
     }
 
+    /// From here on it grows without a limit; what [`Self::sort`] took apart is found again.
+    pub fn unbound(&mut self) {
+        self.most = u32::MAX as usize / 2;
+        self.grow();
+    }
+
     /// Empties the table; its memory stays for the next records.
     pub fn clear(&mut self) {
         self.records.clear();

@@ -405,3 +405,15 @@ fn a_temporary_shelf_keeps_the_newest_value_beyond_its_memory() {
     }
     assert!(shelf.get(5_000).is_none() && !shelf.is_broken());
 }
+
+#[test]
+fn a_temporary_shelf_without_a_disk_keeps_all_in_memory() {
+    let mut shelf = Shelf::temporary(Path::new("/nonexistent/folder"), 64 << 10);
+    for number in 0..20_000 {
+        shelf.put(number, format!("a path of {number}").as_bytes());
+    }
+    for number in 0..20_000 {
+        assert_eq!(shelf.get(number), Some(format!("a path of {number}").into_bytes()));
+    }
+    assert!(!shelf.is_broken());
+}

@@ -168,7 +168,7 @@ impl Snapshots {
         self.reader_from(vault, of, vault.packs())
     }
 
-    /// The same; what its own packs lost is looked for in those of all manifests.
+    /// The same; what its own packs lost is looked for in those of all manifests that were not forgotten.
     pub fn reader_of_all(
         self: &Arc<Self>,
         vault: &OpenVault,
@@ -203,10 +203,10 @@ impl PackSource for AnyPack {
         self.packs.distrust(pack)
     }
     fn others(&self) -> Option<Others> {
-        let named =
-            self.snapshots.found.iter().flat_map(|found| match &found.signed.manifest.packs {
-                PackList::Full(packs) | PackList::Delta { added: packs, .. } => packs,
-            });
+        let standing = self.snapshots.found.iter().filter(|found| !found.is_forgotten());
+        let named = standing.flat_map(|found| match &found.signed.manifest.packs {
+            PackList::Full(packs) | PackList::Delta { added: packs, .. } => packs,
+        });
         let packs = named.map(|pack| (pack.id, pack.clone())).collect();
         Some(Others {
             packs: PackSet(packs),

@@ -362,10 +362,16 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
 
     /// A frame that is not where it should be: another snapshot's pack may have it.
     fn lost(&self, wants: Vec<Want<T>>, error: &ReadError) {
-        let first = wants.first().filter(|_| !self.sink.is_stopped());
-        let instead = first.and_then(|want| self.frames.instead(want.kind, &want.id, error));
+        let mut last = None;
         for want in wants {
-            self.give(want, instead.as_ref().map(|raw| raw.as_slice()).ok_or(error));
+            // Whoever was said to be in one frame need not be: nothing has compared their ids yet.
+            let of = (want.kind, want.id);
+            if last.as_ref().is_none_or(|(known, _)| *known != of) {
+                let found = || self.frames.instead(want.kind, &want.id, error);
+                last = Some((of, (!self.sink.is_stopped()).then(found).flatten()));
+            }
+            let raw = last.as_ref().and_then(|(_, raw)| raw.as_ref());
+            self.give(want, raw.map(|raw| raw.as_slice()).ok_or(error));
         }
     }
 

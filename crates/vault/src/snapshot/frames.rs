@@ -35,8 +35,13 @@ const OPEN: usize = 16 << 20;
 const SEARCHERS: usize = 8;
 /// Memory for places of frames.
 const PLACES: usize = 16 << 20;
-/// A pack that was lost is not asked for again so soon: a search would, for every frame.
+/// A pack that was lost is not searched again so soon: it would be for every frame. Whoever knows that a frame is in it
+/// asks for it.
 const LOST: Duration = Duration::from_secs(10);
+/// One of another snapshot, lost or not answering: many are asked in vain.
+const OTHER_LOST: Duration = Duration::from_secs(600);
+/// Who else there is is not asked again so soon after nobody could say.
+const ASKED: Duration = Duration::from_secs(60);
 
 /// Reads frames by id. Shared by everything that reads a snapshot; cheap to share between threads.
 pub struct Frames {
@@ -49,8 +54,12 @@ pub struct Frames {
     index: Option<Arc<ChunkIndex>>,
     state: Mutex<State>,
     /// Packs of other snapshots, from when something was lost.
-    others: OnceLock<Option<Box<Frames>>>,
+    others: OnceLock<Box<Frames>>,
+    /// When they may be asked for next. Held while somebody does.
+    asking: Mutex<Option<Instant>>,
     from_others: Taken,
+    /// These are the others.
+    is_other: bool,
 }
 
 /// Frames, and their bytes.
@@ -69,7 +78,7 @@ struct State {
     seen: Vec<bool>,
     /// The index was wrong once: it is not asked again.
     doubted: bool,
-    /// Packs whose directory could not be had lately, and why.
+    /// Packs whose directory could not be had lately: until when that stands, and why.
     lost: HashMap<u32, (Instant, ReadError)>,
     cache: Cache,
 }
@@ -106,9 +115,9 @@ impl State {
         is_broken
     }
     fn lost(&mut self, number: u32) -> Option<ReadError> {
-        let (since, error) = self.lost.get(&number)?;
-        if since.elapsed() < LOST {
-            return error.again();
+        let (until, error) = self.lost.get(&number)?;
+        if Instant::now() < *until {
+            return Some(error.again());
         }
         self.lost.remove(&number);
         None
@@ -191,9 +200,19 @@ impl Frames {
         let mut packs: Vec<PackRef> = set.iter().cloned().collect();
         packs.sort_by_key(|pack| pack.id);
         let numbers = (0_u32..).zip(&packs).map(|(number, pack)| (pack.sha256, number)).collect();
-        let (state, others) = (Mutex::default(), OnceLock::new());
-        let from_others = Taken::default();
-        Self { keys, ids, packs, numbers, source, index, state, others, from_others }
+        Self {
+            keys,
+            ids,
+            packs,
+            numbers,
+            source,
+            index,
+            state: Mutex::default(),
+            others: OnceLock::new(),
+            asking: Mutex::default(),
+            from_others: Taken::default(),
+            is_other: false,
+        }
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -236,7 +255,9 @@ impl Frames {
         if let Some(open) = number.and_then(|number| self.state().open.get(number)) {
             return Ok(open);
         }
-        if let Some(lost) = number.and_then(|number| self.state().lost(number)) {
+        if self.is_other
+            && let Some(lost) = number.and_then(|number| self.state().lost(number))
+        {
             return Err(lost);
         }
         let opened = match self.read_directory(pack) {
@@ -244,9 +265,10 @@ impl Frames {
             other => other,
         };
         if let (Some(number), Err(error)) = (number, &opened)
-            && let Some(error) = error.again()
+            && (self.is_other || error.is_loss())
         {
-            self.state().lost.insert(number, (Instant::now(), error));
+            let until = Instant::now() + if self.is_other { OTHER_LOST } else { LOST };
+            self.state().lost.insert(number, (until, error.again()));
         }
         let opened = Arc::new(opened?);
         self.adopt(pack.sha256, &opened);
@@ -304,8 +326,8 @@ impl Frames {
         Some((self.numbered(number)?, frame))
     }
 
-    /// All of them: a chunk may be in several packs.
-    fn candidates(&self, id: &ChunkId) -> Vec<(u32, u32)> {
+    /// All of them, for a chunk may be in several packs, and the packs that were not learned at that moment.
+    fn candidates(&self, id: &ChunkId, kind: PackKind) -> (Vec<(u32, u32)>, Vec<u32>) {
         let mut found = Vec::new();
         let mut state = self.state();
         let none: Option<()> = state.located.0.find(id, |pack, frame| {
@@ -314,14 +336,17 @@ impl Frames {
         });
         debug_assert!(none.is_none());
         state.mend();
-        found
+        let wanted = |number: &u32| self.numbered(*number).is_some_and(|pack| pack.kind == kind);
+        let all = self.numbers.values().copied().filter(wanted);
+        (found, all.filter(|number| !state.is_seen(*number)).collect())
     }
 
     /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
     /// frame.
     fn search(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
         let mut unreadable = None;
-        for (number, at) in self.candidates(id) {
+        let (candidates, unseen) = self.candidates(id, kind);
+        for (number, at) in candidates {
             let Some(pack) = self.numbered(number).filter(|pack| pack.kind == kind) else {
                 continue;
             };
@@ -333,9 +358,6 @@ impl Frames {
                 Err(error) => drop(unreadable.get_or_insert(error)),
             }
         }
-        let wanted = |number: &u32| self.numbered(*number).is_some_and(|pack| pack.kind == kind);
-        let all = self.numbers.values().copied().filter(wanted);
-        let unseen: Vec<u32> = all.filter(|number| !self.state().is_seen(*number)).collect();
         for batch in unseen.chunks(SEARCHERS) {
             for (number, found) in self.positions(batch, id) {
                 match (found, self.numbered(number)) {
@@ -365,8 +387,12 @@ impl Frames {
     }
 
     fn position(&self, pack: &PackRef, id: &ChunkId) -> Result<Option<u32>, ReadError> {
+        let number = self.number(&pack.sha256);
+        if let Some(lost) = number.and_then(|number| self.state().lost(number)) {
+            return Err(lost);
+        }
         let open = self.open(pack)?;
-        if let Some(number) = self.number(&pack.sha256) {
+        if let Some(number) = number {
             self.state().learn(number, self.packs.len(), &open.directory.frames);
         }
         let at = open.directory.frames.iter().position(|frame| frame.id == *id);
@@ -405,7 +431,11 @@ impl Frames {
 
     /// A frame that was lost where it should be, out of another snapshot's pack.
     pub fn instead(&self, kind: FrameKind, id: &ChunkId, lost: &ReadError) -> Option<Arc<Vec<u8>>> {
+        if let Some(frame) = self.state().cache.frames.get(id) {
+            return Some(Arc::clone(frame));
+        }
         let frame = self.others(lost)?.frame(kind, id).ok()?;
+        self.state().cache.insert(*id, Arc::clone(&frame));
         self.from_others.frames.fetch_add(1, Ordering::Relaxed);
         self.from_others.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         Some(frame)
@@ -431,13 +461,22 @@ impl Frames {
         if !lost.is_loss() {
             return None;
         }
-        let find = || {
-            let Others { mut packs, source } = self.source.others()?;
-            packs.0.retain(|_, pack| self.number(&pack.sha256).is_none());
-            let index = self.index.clone();
-            Some(Box::new(Self::new(Arc::clone(&self.keys), &packs, source, index)))
-        };
-        self.others.get_or_init(find).as_deref()
+        if let Some(others) = self.others.get() {
+            return Some(others);
+        }
+        let mut not_before = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.others.get().is_none() && not_before.is_none_or(|then| then <= Instant::now()) {
+            match self.source.others() {
+                Some(Others { mut packs, source }) => {
+                    packs.0.retain(|_, pack| self.number(&pack.sha256).is_none());
+                    let (keys, index) = (Arc::clone(&self.keys), self.index.clone());
+                    let others = Self { is_other: true, ..Self::new(keys, &packs, source, index) };
+                    drop(self.others.set(Box::new(others)));
+                }
+                None => *not_before = Some(Instant::now() + ASKED),
+            }
+        }
+        self.others.get().map(|others| &**others)
     }
 
     fn own_frame(&self, kind: FrameKind, id: &ChunkId) -> Result<Arc<Vec<u8>>, ReadError> {
@@ -595,26 +634,19 @@ mod tests {
     }
 
     #[test]
-    fn places_that_a_full_disk_took_are_learned_anew() {
+    fn places_that_the_disk_does_not_take_stay_in_memory() {
         let nowhere = std::path::Path::new("/nonexistent/folder");
-        let mut state =
-            State { located: Located(Places::new(Some(nowhere), 8_192)), ..State::default() };
-        let mut forgotten = 0;
+        let located = Located(Places::new(Some(nowhere), 8_192));
+        let mut state = State { located, ..State::default() };
         for pack in 0..20 {
             state.learn(pack, 20, &frames(pack));
+        }
+        for pack in 0..20 {
             assert!(state.is_seen(pack));
-            forgotten += (0..pack).filter(|before| !state.is_seen(*before)).count();
             for (at, frame) in (0_u32..).zip(frames(pack)) {
                 let found = state.located.0.find(&frame.id, |pack, at| Some((pack, at)));
                 assert_eq!(found, Some((pack, at)));
             }
-        }
-        assert!(forgotten > 0, "the packs before are read once more");
-        let seen: Vec<u32> = (0..20).filter(|pack| state.is_seen(*pack)).collect();
-        for pack in seen {
-            let last = frames(pack).pop().map(|frame| frame.id);
-            let found = last.and_then(|id| state.located.0.find(&id, |pack, _| Some(pack)));
-            assert_eq!(found, Some(pack), "what is said to be here is here");
         }
     }
 }

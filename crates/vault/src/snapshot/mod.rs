@@ -101,17 +101,20 @@ impl ReadError {
         }
     }
 
-    /// The same loss of a whole pack, told once more.
-    fn again(&self) -> Option<Self> {
+    /// Why a pack could not be opened, told once more.
+    fn again(&self) -> Self {
+        let source = |pack: &Sha256, source| Self::Source { pack: *pack, source };
         match self {
             Self::Source { pack, source: SourceError::Missing } => {
-                Some(Self::Source { pack: *pack, source: SourceError::Missing })
+                source(pack, SourceError::Missing)
             }
-            Self::Source { pack, source: SourceError::Wrong } => {
-                Some(Self::Source { pack: *pack, source: SourceError::Wrong })
+            Self::Source { pack, source: SourceError::Wrong } => source(pack, SourceError::Wrong),
+            Self::Source { pack, source: SourceError::Failed(why) } => {
+                source(pack, SourceError::Failed(why.to_string().into()))
             }
-            Self::Pack { pack, source } => Some(Self::Pack { pack: *pack, source: *source }),
-            _ => None,
+            Self::Pack { pack, source } => Self::Pack { pack: *pack, source: *source },
+            // Nothing else comes of opening.
+            _ => Self::WrongContent,
         }
     }
 }

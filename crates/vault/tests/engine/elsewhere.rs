@@ -187,3 +187,22 @@ fn a_snapshot_that_needs_others_does_not_verify_and_says_what_it_can_give() {
     }
     assert!(verify::quick(&lab.reader(&second)).is_clean());
 }
+
+#[test]
+fn a_snapshot_whose_manifest_forgot_a_pack_does_not_verify() {
+    let lab = Lab::new(74);
+    let done = lab.backup(&twins(), None);
+    let whole = resolve(&done.chain).unwrap();
+    for kind in [PackKind::Data, PackKind::Meta] {
+        let mut set = whole.clone();
+        let forgotten = whole.iter().filter(|pack| pack.kind == kind).last().unwrap();
+        set.0.remove(&forgotten.id);
+        let source = source(&lab, &done) as Arc<dyn PackSource>;
+        let manifest = &done.chain[0].manifest;
+        let reader = Reader::open(manifest, &set, Arc::clone(&lab.keys), source, None);
+        let report = verify::quick(&reader);
+        let told =
+            |problem: &Problem| matches!(problem, Problem::Elsewhere { times } if *times > 0);
+        assert!(report.problems.iter().any(told), "{kind:?}: {:?}", report.problems);
+    }
+}

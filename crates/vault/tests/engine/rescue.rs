@@ -80,8 +80,9 @@ fn what_a_later_backup_stored_anew_is_found_for_the_snapshots_before_it() {
     let vault = only(&lab, 927, &bucket, None);
     let snapshots = read(&vault);
     let all = [bucket.keys("data"), bucket.keys("meta")].concat();
-    let old =
-        all.iter().filter(|key| before.iter().any(|sha256| key.contains(&sha256.to_string())));
+    let is_old = |key: &&String| before.iter().any(|sha256| key.contains(&sha256.to_string()));
+    let old: Vec<&String> = all.iter().filter(is_old).collect();
+    assert_eq!(old.len(), before.len());
     for key in old {
         let sound = bucket.take(key);
         let found = snapshots.find(&first.to_string()).unwrap();

@@ -67,10 +67,13 @@ pub async fn grant(
     if !expiry_store::set_in_use(&mut tx, id, cx.now() + LIFE + READING).await? {
         return Err(Error::not_found());
     }
-    let event = cx
+    let mut event = cx
         .event("restore.granted", "snapshot", &id)
         .detail("packs", packs.len())
         .detail("manifests", manifests.len());
+    if let Some(other) = body.completes {
+        event = event.detail("completes", other.to_string());
+    }
     tx.commit(event).await?;
     Ok(reply)
 }

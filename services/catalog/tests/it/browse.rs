@@ -161,7 +161,10 @@ async fn restore_grants_read_exactly_the_packs_of_the_snapshot() {
     let second = world.backup(&agent, &mut Vec::new(), 2, &[]).await.snapshot;
     let packs: SnapshotPacks =
         agent.get(&format!("snapshots/{}/packs", first.id)).await.expect("packs");
-    let ask = RequestRestoreGrants { packs: packs.items.iter().map(|pack| pack.id).collect() };
+    let ask = RequestRestoreGrants {
+        packs: packs.items.iter().map(|pack| pack.id).collect(),
+        completes: None,
+    };
     let path = format!("snapshots/{}/restore-grants", first.id);
     let grants: RestoreGrants = agent.post(&path, &ask).await.expect("grants");
     assert_eq!((grants.manifests.len(), grants.packs.len()), (1, 3));
@@ -178,4 +181,9 @@ async fn restore_grants_read_exactly_the_packs_of_the_snapshot() {
     assert_eq!(code_of(&agent.post::<RestoreGrants>(&other, &ask).await), Some(Code::NotFound));
     let event = "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'restore.granted'";
     assert_eq!(world.count(event).await, 1);
+    // Read for another snapshot, whose own packs lost it: the audit says for which.
+    let ask = RequestRestoreGrants { packs: vec![], completes: Some(first.id) };
+    agent.post::<RestoreGrants>(&other, &ask).await.expect("grants");
+    let named = "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'restore.granted' AND payload::text LIKE '%\"completes\"%snp_%'";
+    assert_eq!((world.count(event).await, world.count(named).await), (2, 1));
 }

@@ -65,7 +65,7 @@ async fn a_snapshot_whose_manifest_is_lost_is_no_parent_and_the_chain_before_it_
 
     // Its chain is referenced from one place on; it is still read from the newest to the full list.
     let path = format!("snapshots/{}/restore-grants", reply.snapshot.id);
-    let body = RequestRestoreGrants { packs: vec![] };
+    let body = RequestRestoreGrants { packs: vec![], completes: None };
     let grants: RestoreGrants = agent.post(&path, &body).await.expect("grants");
     let given: Vec<PackId> = grants.manifests.iter().map(|grant| grant.pack.id).collect();
     let newest_first: Vec<PackId> = chain.iter().map(|link| link.id).collect();

@@ -120,7 +120,7 @@ async fn a_hold_and_a_reader_keep_what_the_rule_gives_up() {
     world.advance(500 * DAY);
     let scope = agent.scope();
     let hold = world.hold(&agent, all[0]).await;
-    let body = RequestRestoreGrants { packs: vec![] };
+    let body = RequestRestoreGrants { packs: vec![], completes: None };
     let grants: RestoreGrants =
         agent.post(&format!("snapshots/{}/restore-grants", all[1]), &body).await.expect("grants");
     let _: Vec<ReadGrant> = grants.manifests;

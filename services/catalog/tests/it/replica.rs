@@ -169,7 +169,7 @@ async fn everything_snapshots_need_gets_there_once_and_is_granted() {
     // And an agent that asks for the first is told where the second is.
     let id = snapshots[1];
     let pack = needs(&agent, id).await.into_iter().find(|p| p.kind == PackKind::Data).expect("one");
-    let body = RequestRestoreGrants { packs: vec![pack.id] };
+    let body = RequestRestoreGrants { packs: vec![pack.id], completes: None };
     let path = format!("snapshots/{id}/restore-grants");
     let grants: RestoreGrants = agent.post(&path, &body).await.expect("grants");
     assert!(grants.manifests.iter().all(|grant| grant.second.is_some()));

@@ -59,7 +59,8 @@ fn operations(ids: &Ids, lease: &str) -> Vec<(Method, &'static str, Value)> {
         lease_token: lease.into(),
         last_receipt: None,
     }));
-    let restore = text(serde_json::to_value(RequestRestoreGrants { packs: vec![pack] }));
+    let restore =
+        text(serde_json::to_value(RequestRestoreGrants { packs: vec![pack], completes: None }));
     let why = json!({ "reason": "lawsuit" });
     vec![
         (get.clone(), "vaults", Value::Null),

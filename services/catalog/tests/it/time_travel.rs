@@ -324,7 +324,7 @@ impl Life {
         let book = &self.books[&id];
         let packs: Vec<PackId> = book.needs.keys().copied().collect();
         let agent = &self.agents[book.agent];
-        let body = RequestRestoreGrants { packs };
+        let body = RequestRestoreGrants { packs, completes: None };
         let grants: RestoreGrants =
             agent.post(&format!("snapshots/{id}/restore-grants"), &body).await.expect("grants");
         assert_eq!(grants.packs.len(), book.needs.len());
