@@ -105,7 +105,8 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Enroll {
-    /// Address of the server, like https://backup.example.com
+    /// Address of the server, like https://backup.example.com; for a machine that is enrolled, the new address of its
+    /// platform.
     #[arg(long, value_name = "URL")]
     pub server: String,
     /// The enrolment token (evh_en_…); better given in the environment, where others do not see it.

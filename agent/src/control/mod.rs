@@ -15,7 +15,7 @@ use api::{
     catalog::{
         AllocatePacks, AllocatedPacks, CommitReply, CommitSession, ConfirmPacks, ConfirmedPacks,
         CreateVault, OpenSession, PackFacts, PlatformKeys, RepackCandidates, RequestRestoreGrants,
-        RestoreGrants, Session, SessionHeartbeat, Snapshot, SnapshotPacks, Vault, VaultKeys,
+        RestoreGrants, Session, SessionHeartbeat, Snapshot, Vault, VaultKeys,
     },
     client::{AgentIdentity, Client, Error, Identity as Speaker},
     scheduler::{
@@ -23,6 +23,7 @@ use api::{
     },
 };
 use domain::{Clock, IdGen, PackId, RunId, SessionId, SnapshotId, TenantId, VaultId, WorkloadId};
+use serde::de::DeserializeOwned;
 use vault::keys::AgentKeys;
 
 use crate::state::Identity;
@@ -99,6 +100,18 @@ impl Control {
         retry(patience, self.world.ids.as_ref(), retryable, call).await
     }
 
+    /// Calls `each` for everything in a list, page by page.
+    async fn pages<T: DeserializeOwned>(&self, list: &str, mut each: impl FnMut(T)) -> Reply<()> {
+        let mut more = String::new();
+        loop {
+            let path = self.path(format_args!("{list}{more}"));
+            let page: Page<T> = self.again(Patience::Short, || self.client.get(&path)).await?;
+            page.items.into_iter().for_each(&mut each);
+            let Some(cursor) = page.next_cursor else { return Ok(()) };
+            more = format!("&cursor={}", url_escape(&cursor));
+        }
+    }
+
     // -- enrolment and keys
 
     pub async fn platform_keys(&self) -> Reply<PlatformKeys> {
@@ -143,22 +156,8 @@ impl Control {
         self.again(Patience::Short, || self.client.post(&path, body)).await
     }
     /// Calls `each` for what earlier sessions uploaded and did not commit.
-    pub async fn adopted(&self, id: SessionId, mut each: impl FnMut(PackFacts)) -> Reply<()> {
-        let mut cursor = None::<String>;
-        loop {
-            let mut query = format!("sessions/{id}/adopted?limit=1000");
-            if let Some(cursor) = &cursor {
-                query.extend(["&cursor=", &url_escape(cursor)]);
-            }
-            let path = self.path(query);
-            let page: Page<PackFacts> =
-                self.again(Patience::Short, || self.client.get(&path)).await?;
-            page.items.into_iter().for_each(&mut each);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(());
-            }
-        }
+    pub async fn adopted(&self, id: SessionId, each: impl FnMut(PackFacts)) -> Reply<()> {
+        self.pages(&format!("sessions/{id}/adopted?limit=1000"), each).await
     }
     /// Tried once: the next heartbeat is the retry.
     pub async fn session_heartbeat(&self, id: SessionId, body: &SessionHeartbeat) -> Reply<()> {
@@ -189,22 +188,9 @@ impl Control {
 
     /// Every snapshot of the workload, newest first.
     pub async fn snapshots(&self, workload: WorkloadId) -> Reply<Vec<Snapshot>> {
-        let mut found = Vec::new();
-        let mut cursor = None::<String>;
-        loop {
-            let mut query = format!("snapshots?workload_id={workload}&limit=1000");
-            if let Some(cursor) = &cursor {
-                query.extend(["&cursor=", &url_escape(cursor)]);
-            }
-            let path = self.path(query);
-            let page: Page<Snapshot> =
-                self.again(Patience::Short, || self.client.get(&path)).await?;
-            found.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let mut found: Vec<Snapshot> = Vec::new();
+        let list = format!("snapshots?workload_id={workload}&limit=1000");
+        self.pages(&list, |snapshot| found.push(snapshot)).await?;
         found.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.committed_at, snapshot.id)));
         Ok(found)
     }
@@ -215,21 +201,8 @@ impl Control {
     /// Every object the snapshot needs, as the catalog knows it.
     pub async fn snapshot_packs(&self, id: SnapshotId) -> Reply<Vec<PackFacts>> {
         let mut found = Vec::new();
-        let mut cursor = None::<String>;
-        loop {
-            let mut query = format!("snapshots/{id}/packs?limit=1000");
-            if let Some(cursor) = &cursor {
-                query.extend(["&cursor=", &url_escape(cursor)]);
-            }
-            let path = self.path(query);
-            let page: SnapshotPacks =
-                self.again(Patience::Short, || self.client.get(&path)).await?;
-            found.extend(page.items);
-            cursor = page.next_cursor;
-            if cursor.is_none() {
-                return Ok(found);
-            }
-        }
+        self.pages(&format!("snapshots/{id}/packs?limit=1000"), |pack| found.push(pack)).await?;
+        Ok(found)
     }
     /// Grants for at most 256 packs; none named: the manifest chain alone.
     pub async fn restore_grants(&self, id: SnapshotId, packs: Vec<PackId>) -> Reply<RestoreGrants> {

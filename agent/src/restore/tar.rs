@@ -5,24 +5,31 @@
 //! a pax record; attributes are `SCHILY.xattr.*`, as GNU tar, libarchive and star read them. Sockets have no
 //! form in tar and are left out.
 
-use std::{
-    collections::HashMap,
-    io::{self, Write},
+use std::io::{self, Write};
+
+use vault::{
+    index::Shelf,
+    tree::{Entry, EntryKind},
 };
 
-use vault::tree::{Entry, EntryKind};
-
 const BLOCK: usize = 512;
+/// Memory for first names of hard links; what is beyond goes to files without names.
+const NAMES: usize = 8 << 20;
 /// The largest number eleven octal digits hold.
 const OCTAL: u64 = 0o777_7777_7777;
 
 /// One archive under way.
-#[derive(Default)]
 pub struct Archive {
     /// Bytes the open entry needs up to a whole block; `None` when it carries no content.
     padding: Option<usize>,
     /// First names of hard links.
-    names: HashMap<u64, Vec<u8>>,
+    names: Shelf,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self { padding: None, names: Shelf::temporary(&std::env::temp_dir(), NAMES) }
+    }
 }
 
 /// Headers of an entry in octal, as far as they fit.
@@ -60,11 +67,11 @@ impl Archive {
             EntryKind::BlockDevice { major, minor } => (b'4', Vec::new(), (*major, *minor)),
             EntryKind::Socket => return Ok(()),
         };
-        let first = entry.hardlink.and_then(|group| self.names.get(&group).cloned());
+        let first = entry.hardlink.and_then(|group| self.names.get(group));
         let (flag, link) = match (first, entry.hardlink) {
             (Some(first), _) => (b'1', first),
             (None, Some(group)) => {
-                self.names.insert(group, name.clone());
+                self.names.put(group, &name);
                 (flag, link)
             }
             (None, None) => (flag, link),
