@@ -147,9 +147,15 @@ impl Loader {
             }
             slot
         };
-        let made = slot.0.get_or_init(|| self.make(frames, kind, &id)).clone();
+        let mut is_ours = false;
+        let make = || {
+            is_ours = true;
+            self.make(frames, kind, &id)
+        };
+        let made = slot.0.get_or_init(make).clone();
         self.state().decoded.settle(id, &slot, made.as_ref().ok().map(|frame| frame.len()));
-        made
+        // What somebody else met may have passed before we asked.
+        if made.is_err() && !is_ours { self.make(frames, kind, &id) } else { made }
     }
 
     fn make(self: &Arc<Self>, frames: &Arc<Frames>, kind: FrameKind, id: &ChunkId) -> Loaded {
@@ -166,19 +172,21 @@ impl Loader {
         }
         let at = At { frames: Arc::clone(frames), pack: pack.clone(), open, frame };
         let number = at.window()?;
-        if self.is_worth_a_window(&at, number) {
-            let (start, bytes) = self.window(&at, number)?;
-            self.read_ahead(&at, number);
-            if let Ok(frame) = frames.decode(pack, &at.open, frame, &bytes, start) {
-                return Ok(frame);
-            }
-            // Damaged on the way or in the store: asked for once more, and not kept for the next reader.
-            self.state().sealed.remove((at.pack.sha256, number));
+        if !self.is_worth_a_window(&at, number) {
+            return at.alone();
         }
-        let range = at.range()?;
-        let start = range.start;
-        let bytes = frames.read(pack, range).map_err(Arc::new)?;
-        frames.decode(pack, &at.open, frame, &bytes, start).map_err(Arc::new)
+        let window = self.window(&at, number)?;
+        self.read_ahead(&at, number);
+        self.decode(&at, number, &window)
+    }
+
+    /// A frame out of its window. One that is damaged, on the way or in the store, is asked for once more, and the
+    /// window not kept for the next reader.
+    fn decode(&self, at: &At, number: u64, (start, bytes): &Window) -> Loaded {
+        at.frames.decode(&at.pack, &at.open, at.frame, bytes, *start).or_else(|_| {
+            self.state().sealed.remove((at.pack.sha256, number));
+            at.alone()
+        })
     }
 
     /// Whether others of this window were asked for, or the one before it was: somebody reads on.
@@ -236,9 +244,7 @@ impl Loader {
         let Ok(number) = at.window() else { return };
         let slot = self.state().decoded.slot(id);
         let made = slot.0.get_or_init(|| {
-            let own = self.window(at, number).and_then(|(start, bytes)| {
-                at.frames.decode(&at.pack, &at.open, at.frame, &bytes, start).map_err(Arc::new)
-            });
+            let own = self.window(at, number).and_then(|window| self.decode(at, number, &window));
             let kind = at.open.info(at.frame).map_or(FrameKind::Chunk, |info| info.kind);
             own.or_else(|error| at.frames.instead(kind, &id, &error).ok_or(error))
         });
@@ -261,6 +267,14 @@ impl At {
 
     fn window(&self) -> Result<u64, Arc<ReadError>> {
         Ok(self.range()?.start / WINDOW)
+    }
+
+    /// The frame, read by itself.
+    fn alone(&self) -> Loaded {
+        let range = self.range()?;
+        let start = range.start;
+        let bytes = self.frames.read(&self.pack, range).map_err(Arc::new)?;
+        self.frames.decode(&self.pack, &self.open, self.frame, &bytes, start).map_err(Arc::new)
     }
 
     /// From the first frame that begins in the window to the end of the last one.
