@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use api::catalog::Snapshot;
 use tokio::runtime::Handle;
-use vault::snapshot::Reader;
+use vault::snapshot::{Beside, Reader};
 
 use crate::{
     control::{Pace, Transfer},
     pipeline::{
         member::Member,
-        others::WithOthers,
+        others::Search,
         parent::stored_index,
         second::SecondCopy,
         source::{Caching, GrantSource, fetch_chain},
@@ -56,15 +56,15 @@ pub async fn reader_at(
         caching,
         second.clone(),
     );
-    let source = Arc::new(WithOthers {
-        own,
+    let search = Search {
         member: member.clone(),
         transfer,
         snapshot: snapshot.id,
         caching,
         second,
         runtime: Handle::current(),
-    });
+    };
+    let source = Arc::new(Beside { own, others: move || search.run() });
     let index = match caching {
         Caching::Use => stored_index(member.home.path(), &member.vault),
         Caching::Bypass => None,

@@ -296,7 +296,7 @@ fn tell_second((reads, size): (u64, u64)) -> Option<String> {
 fn tell_others((pieces, size): (u64, u64)) -> Option<String> {
     (pieces > 0).then(|| {
         format!(
-            "{pieces} pieces ({}) were lost in this snapshot's own packs and came from those of other snapshots, as long as those are kept; everhold-agent verify says what is lost",
+            "{pieces} pieces ({}) were lost in this snapshot's own packs and came from those of other snapshots, as long as those are kept; everhold-agent verify --read-data says what is lost",
             bytes(size)
         )
     })

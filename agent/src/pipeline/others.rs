@@ -33,25 +33,20 @@ const FETCHERS: usize = 8;
 /// Whoever waits for a restore does not wait longer for this.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// [`PackSource`] of one snapshot that knows of the others.
-pub struct WithOthers {
-    pub own: Arc<GrantSource>,
+/// Whom to ask for what a snapshot lost, and how.
+pub struct Search {
     pub member: Member,
     pub transfer: Transfer,
+    /// The one that lost something.
     pub snapshot: SnapshotId,
     pub caching: Caching,
     pub second: Arc<SecondCopy>,
     pub runtime: Handle,
 }
 
-impl PackSource for WithOthers {
-    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
-        self.own.read(pack, range)
-    }
-    fn distrust(&self, pack: &PackRef) -> bool {
-        self.own.distrust(pack)
-    }
-    fn others(&self) -> Option<Others> {
+impl Search {
+    /// What the others hold; `None` when they cannot be asked. Blocking.
+    pub fn run(&self) -> Option<Others> {
         let found =
             self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.find()).await });
         match found {
@@ -63,9 +58,7 @@ impl PackSource for WithOthers {
         }
         None
     }
-}
 
-impl WithOthers {
     async fn find(&self) -> Result<Others, FetchError> {
         let all = self.member.control.snapshots(self.member.identity.workload_id).await?;
         let ids = all.into_iter().map(|snapshot| snapshot.id).filter(|id| *id != self.snapshot);

@@ -52,7 +52,7 @@ pub fn further_names(
     };
     later.backwards(each).map_err(RestoreError::Spill)?;
     if work.links.is_broken() {
-        let detail = "the temporary folder (TMPDIR) took no more of what is known of files with several names: some of those names are files of their own now";
+        let detail = "what was noted of files with several names cannot be read again from the temporary folder (TMPDIR): some of those names are files of their own now, or are not there; restore again with another";
         work.confess(b"", ProblemKind::MetadataIncomplete, detail);
     }
     Ok(())

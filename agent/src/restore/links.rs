@@ -1,7 +1,7 @@
 //! What a restore remembers of files with several names, however many there are.
 //!
 //! Owns what is known of each group. Invariant: a further name is linked only to a name that is the snapshot's file;
-//! what a full temporary folder forgets is told, and nothing is linked to it.
+//! what cannot be read again from the temporary folder is told, and nothing is linked to it.
 
 use std::{
     path::Path,

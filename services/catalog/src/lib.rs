@@ -11,6 +11,7 @@ pub mod freezes;
 pub mod holds;
 mod objects;
 pub mod packs;
+mod paging;
 mod place;
 pub mod rebuild;
 pub mod replica;

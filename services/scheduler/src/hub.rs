@@ -32,6 +32,12 @@ impl Hub {
         fresh
     }
 
+    #[cfg(test)]
+    pub fn is_watched(&self, id: Uuid) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&id).is_some_and(|waiters| waiters.strong_count() > 0)
+    }
+
     pub fn wake(&self, id: Uuid) {
         let waiters = {
             let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

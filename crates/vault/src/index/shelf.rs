@@ -1,8 +1,9 @@
 //! A shelf: values by number, for one backup or restore, within a fixed memory.
 //!
 //! For what must be remembered of hard links. Values go to a file without a name, their places to records like
-//! those of the index. Invariant: the newest value of a number or nothing, never an older or torn one; what a full
-//! disk loses is asked for in vain, and the caller reads the file again.
+//! those of the index. Invariant: the newest value of a number or nothing, never an older or torn one; what a disk
+//! loses is asked for in vain, and told ([`Shelf::is_broken`]). A temporary one keeps in memory what a full disk does not
+//! take.
 
 use std::{
     fs::File,
@@ -55,8 +56,7 @@ impl Shelf {
     pub fn put(&mut self, number: u64, value: &[u8]) {
         let Ok(length) = u32::try_from(value.len()) else { return };
         if !self.recent.is_empty() && self.recent.len() + value.len() > self.limit {
-            // What cannot be written is forgotten with the places that lead to it.
-            drop(self.spill());
+            self.spill();
         }
         let offset = self.written + self.recent.len() as u64;
         self.recent.extend_from_slice(value);
@@ -79,8 +79,8 @@ impl Shelf {
         let (offset, length) = newest.filter(|_| !self.places.is_broken())?;
         let Some(at) = offset.checked_sub(self.written) else {
             let mut value = vec![0; length as usize];
-            self.file.as_ref()?.read_exact_at(&mut value, offset).ok()?;
-            return Some(value);
+            let read = self.file.as_ref()?.read_exact_at(&mut value, offset);
+            return read.map_err(|error| self.places.break_by(&error)).ok().map(|()| value);
         };
         let from = usize::try_from(at).ok()?;
         self.recent.get(from..from + length as usize).map(<[u8]>::to_vec)
@@ -95,35 +95,23 @@ impl Shelf {
         self.places.held() + self.recent.capacity()
     }
 
-    /// In memory, from here on.
-    fn stay(&mut self) -> io::Result<()> {
-        self.limit = usize::MAX;
-        Ok(())
-    }
-
-    fn spill(&mut self) -> io::Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let length = self.recent.len() as u64;
-        if self.file.is_none() {
-            self.file = match nameless(folder) {
-                Err(_) if self.keeps => return self.stay(),
-                file => Some(file?),
-            };
-        }
-        let written = self.file.as_ref().map(|file| file.write_all_at(&self.recent, self.written));
-        if self.keeps && !matches!(written, Some(Ok(()))) {
-            return self.stay();
-        }
-        // Also after an error: the places of what was lost lead to bytes that are not there.
-        self.written += length;
-        self.recent.clear();
-        match written {
-            Some(Err(error)) => {
-                self.places.break_by(&error);
-                Err(error)
+    /// Writes what is recent, if that can be.
+    fn spill(&mut self) {
+        let Some(folder) = &self.folder else { return };
+        let file = match self.file.take().map_or_else(|| nameless(folder), Ok) {
+            Ok(file) => self.file.insert(file),
+            Err(_) => return,
+        };
+        if let Err(error) = file.write_all_at(&self.recent, self.written) {
+            if self.keeps {
+                self.folder = None;
+                return;
             }
-            _ => Ok(()),
+            // The places of what was lost lead to bytes that are not there.
+            self.places.break_by(&error);
         }
+        self.written += self.recent.len() as u64;
+        self.recent.clear();
     }
 }
 
@@ -137,4 +125,21 @@ fn key(number: u64) -> [u8; KEY] {
 pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
     faults::point("scratch: create")?;
     tempfile::tempfile_in(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_cannot_be_read_again_is_no_number_without_a_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shelf = Shelf::temporary(dir.path(), 64 << 10);
+        for number in 0..5_000 {
+            shelf.put(number, b"what is known of it");
+        }
+        assert!(shelf.get(0).is_some() && !shelf.is_broken());
+        shelf.file.as_ref().unwrap().set_len(0).unwrap();
+        assert!(shelf.get(0).is_none() && shelf.is_broken());
+    }
 }

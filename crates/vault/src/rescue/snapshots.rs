@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::Arc,
 };
 
@@ -18,10 +17,10 @@ use crate::{
     fsck::finding,
     id::Sha256,
     layout::{Name, ObjectKind},
-    manifest::{ManifestError, PackList, PackRef, PackSet, SignedManifest, resolve},
+    manifest::{ManifestError, PackList, PackSet, SignedManifest, resolve},
     receipt::{ForgetRecord, Receipt},
     signed::MAX_SIGNED_BYTES,
-    snapshot::{Others, PackSource, Reader, SourceError},
+    snapshot::{Beside, Others, PackSource, Reader, SourceError},
 };
 
 /// A receipt or forget record is some hundred bytes.
@@ -174,8 +173,19 @@ impl Snapshots {
         vault: &OpenVault,
         of: &Found,
     ) -> Result<Reader, ManifestError> {
-        let source = AnyPack { packs: vault.packs(), snapshots: Arc::clone(self) };
-        self.reader_from(vault, of, Arc::new(source))
+        let (own, all) = (vault.packs(), Arc::clone(self));
+        let source: Arc<dyn PackSource> = own.clone();
+        let others = move || Some(Others { packs: all.named(), source: Arc::clone(&source) });
+        self.reader_from(vault, of, Arc::new(Beside { own, others }))
+    }
+
+    /// Every pack that a manifest names which was not forgotten.
+    fn named(&self) -> PackSet {
+        let standing = self.found.iter().filter(|found| !found.is_forgotten());
+        let packs = standing.flat_map(|found| match &found.signed.manifest.packs {
+            PackList::Full(packs) | PackList::Delta { added: packs, .. } => packs,
+        });
+        PackSet(packs.map(|pack| (pack.id, pack.clone())).collect())
     }
 
     fn reader_from(
@@ -186,32 +196,6 @@ impl Snapshots {
     ) -> Result<Reader, ManifestError> {
         let set = self.packs(of)?;
         Ok(Reader::open(&of.signed.manifest, &set, Arc::clone(&vault.keys), source, None))
-    }
-}
-
-/// The packs of the vault, and which there are by all its manifests.
-struct AnyPack {
-    packs: Arc<ObjectPacks>,
-    snapshots: Arc<Snapshots>,
-}
-
-impl PackSource for AnyPack {
-    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
-        self.packs.read(pack, range)
-    }
-    fn distrust(&self, pack: &PackRef) -> bool {
-        self.packs.distrust(pack)
-    }
-    fn others(&self) -> Option<Others> {
-        let standing = self.snapshots.found.iter().filter(|found| !found.is_forgotten());
-        let named = standing.flat_map(|found| match &found.signed.manifest.packs {
-            PackList::Full(packs) | PackList::Delta { added: packs, .. } => packs,
-        });
-        let packs = named.map(|pack| (pack.id, pack.clone())).collect();
-        Some(Others {
-            packs: PackSet(packs),
-            source: Arc::clone(&self.packs) as Arc<dyn PackSource>,
-        })
     }
 }
 

@@ -49,6 +49,24 @@ pub struct Others {
     pub source: Arc<dyn PackSource>,
 }
 
+/// A source that knows of others.
+pub struct Beside<F> {
+    pub own: Arc<dyn PackSource>,
+    pub others: F,
+}
+
+impl<F: Fn() -> Option<Others> + Send + Sync> PackSource for Beside<F> {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.own.read(pack, range)
+    }
+    fn distrust(&self, pack: &PackRef) -> bool {
+        self.own.distrust(pack)
+    }
+    fn others(&self) -> Option<Others> {
+        (self.others)()
+    }
+}
+
 /// A pack could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {

@@ -33,7 +33,8 @@ use vault::{
 
 use crate::{
     error::Error,
-    snapshots::{self, bad_cursor, page_limit},
+    paging::{bad_cursor, page_limit},
+    snapshots,
     state::Catalog,
     vaults,
 };

@@ -30,7 +30,7 @@ use vault::{
 use crate::{
     error::Error,
     freezes,
-    snapshots::{bad_cursor, cursor, page_limit, read_cursor},
+    paging::{self, after, page_limit},
     state::Catalog,
     vaults,
 };
@@ -207,21 +207,17 @@ pub async fn list_retained(
     query: &PageQuery,
 ) -> Result<Page<RetainedPack>, Error> {
     let limit = page_limit(query.limit);
-    let parse = |text: &str| read_cursor(text)?.parse::<PackId>().map_err(|_| bad_cursor());
-    let after = query.cursor.as_deref().map(parse).transpose()?;
+    let after = after(query.cursor.as_deref())?;
     vaults::get(app, permit, vault).await?;
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
-    let mut rows = store::list_retained(&mut tx, vault, after, i64::from(limit) + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more).map(|row| PackId::from_uuid(row.id));
-    let items = rows.into_iter().map(|row| RetainedPack {
+    let rows = store::list_retained(&mut tx, vault, after, i64::from(limit) + 1).await?;
+    let page = paging::page(rows, limit, |row| PackId::from_uuid(row.id).to_string());
+    Ok(page.map(|row| RetainedPack {
         id: PackId::from_uuid(row.id),
         kind: PackKind::parse(&row.kind).unwrap_or(PackKind::Data),
         length: row.length.unsigned_abs(),
         key: row.object_key,
         condemned_at: row.condemned_at.map(Timestamp::from),
         retained_until: row.lock_until.map_or_else(far, Timestamp::from),
-    });
-    Ok(Page { items: items.collect(), next_cursor: last.map(|id| cursor(&id.to_string())) })
+    }))
 }

@@ -23,7 +23,7 @@ use crate::{
     collection::{expiry_store, letting_go},
     error::Error,
     freezes::{MAX_REASON, is_reason},
-    snapshots::{bad_cursor, cursor, page_limit, read_cursor},
+    paging::{self, after, page_limit},
     state::Catalog,
 };
 
@@ -147,12 +147,8 @@ pub async fn release(
 /// `validation` for a bad cursor.
 pub async fn list(app: &Catalog, scope: Scope, query: &HoldQuery) -> Result<Page<Hold>, Error> {
     let limit = page_limit(query.limit);
-    let parse = |text: &str| read_cursor(text)?.parse::<HoldId>().map_err(|_| bad_cursor());
-    let after = query.cursor.as_deref().map(parse).transpose()?;
+    let after = after(query.cursor.as_deref())?;
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    let mut items = store::list(&mut tx, query, after, i64::from(limit) + 1).await?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next_cursor = items.last().filter(|_| more).map(|hold| cursor(&hold.id.to_string()));
-    Ok(Page { items, next_cursor })
+    let holds = store::list(&mut tx, query, after, i64::from(limit) + 1).await?;
+    Ok(paging::page(holds, limit, |hold| hold.id.to_string()))
 }

@@ -35,7 +35,7 @@ const READING: Duration = Duration::from_secs(86_400);
 /// Grants reads of the manifest chain and of the named packs, all of which must belong to the snapshot.
 ///
 /// # Errors
-/// `not_found` also when a pack is not of this snapshot; `validation`.
+/// `not_found` also when a pack is not of this snapshot, or there is none that it completes; `validation`.
 pub async fn grant(
     app: &Catalog,
     cx: &Cx,
@@ -48,6 +48,9 @@ pub async fn grant(
     }
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
     let row = snapshots::find(&mut tx, permit, id).await?;
+    if let Some(other) = body.completes {
+        snapshots::find(&mut tx, permit, other).await?;
+    }
     let workload = WorkloadId::from_uuid(row.workload_id);
     let manifests = store::list_manifests(&mut tx, workload, row.seq).await?;
     let mut ids: Vec<Uuid> = body.packs.iter().copied().map(PackId::uuid).collect();

@@ -30,7 +30,8 @@ use crate::{
     collection::expiry_store,
     error::Error,
     freezes, packs,
-    snapshots::{self, bad_cursor, cursor, page_limit, read_cursor},
+    paging::{self, after, page_limit},
+    snapshots,
     state::{Catalog, Lease},
     vaults, workloads,
 };
@@ -150,16 +151,12 @@ pub async fn adopted(
     query: &PageQuery,
 ) -> Result<Page<PackFacts>, Error> {
     let limit = page_limit(query.limit);
-    let parse = |text: &str| read_cursor(text)?.parse::<PackId>().map_err(|_| bad_cursor());
-    let after = query.cursor.as_deref().map(parse).transpose()?;
+    let after = after(query.cursor.as_deref())?;
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
     let session = find_own(&mut tx, permit, id).await?;
     check_open(&session, session.fence.cast_unsigned())?;
-    let mut rows = packs::store::list_adoptable(&mut tx, id, after, i64::from(limit) + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| more).map(|row| cursor(&row.id().to_string()));
-    Ok(Page { items: rows.iter().map(packs::store::PackRow::facts).collect(), next_cursor })
+    let rows = packs::store::list_adoptable(&mut tx, id, after, i64::from(limit) + 1).await?;
+    Ok(paging::page(rows, limit, |row| row.id().to_string()).map(|row| row.facts()))
 }
 
 /// A lease of a workload that was handed to somebody later is worth nothing, whatever run it was for.

@@ -12,39 +12,18 @@ use api::{
     page::Page,
 };
 use authz::{Action, Permit, Scope};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use domain::{AgentId, PackId, SnapshotId, Timestamp};
+use domain::{AgentId, SnapshotId, Timestamp};
 use pg::TenantTx;
 
-use crate::{collection::letting_go, error::Error, state::Catalog};
+use crate::{
+    collection::letting_go,
+    error::Error,
+    paging::{self, after, bad_cursor, page_limit},
+    state::Catalog,
+};
 use store::{Filter, SnapshotRow, Which};
 
-/// A page's size as asked for.
-pub fn page_limit(asked: Option<u32>) -> u32 {
-    asked.unwrap_or(100).clamp(1, 1_000)
-}
-
-/// Opaque text out of what the next page starts after.
-pub fn cursor(parts: &str) -> String {
-    URL_SAFE_NO_PAD.encode(parts)
-}
-
-/// What a cursor holds.
-///
-/// # Errors
-/// `validation` for anything we did not make.
-pub fn read_cursor(text: &str) -> Result<String, Error> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-    let found = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    found.ok_or_else(bad_cursor)
-}
-
-pub fn bad_cursor() -> Error {
-    Error::field("cursor", "hand back `next_cursor` as it came")
-}
-
-fn after(text: &str) -> Result<(Timestamp, SnapshotId), Error> {
-    let parts = read_cursor(text)?;
+fn place(parts: &str) -> Result<(Timestamp, SnapshotId), Error> {
     let (at, id) = parts.split_once(' ').ok_or_else(bad_cursor)?;
     Ok((at.parse().map_err(|_| bad_cursor())?, id.parse().map_err(|_| bad_cursor())?))
 }
@@ -62,16 +41,12 @@ async fn page(
         workload: query.workload_id,
         agent,
         which,
-        after: query.cursor.as_deref().map(after).transpose()?,
+        after: after::<String>(query.cursor.as_deref())?.as_deref().map(place).transpose()?,
     };
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    let mut items = store::list(&mut tx, filter, i64::from(limit) + 1).await?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let last = items.last().filter(|_| more);
-    let next_cursor =
-        last.map(|row| cursor(&format!("{} {}", Timestamp::from(row.committed_at), row.id())));
-    Ok(Page { items, next_cursor })
+    let rows = store::list(&mut tx, filter, i64::from(limit) + 1).await?;
+    let place = |row: &SnapshotRow| format!("{} {}", Timestamp::from(row.committed_at), row.id());
+    Ok(paging::page(rows, limit, place))
 }
 
 /// Committed snapshots, newest first.
@@ -127,22 +102,16 @@ pub async fn packs<A: Action>(
     app: &Catalog,
     permit: &Permit<A>,
     id: SnapshotId,
-    after: Option<&str>,
+    cursor: Option<&str>,
     limit: Option<u32>,
 ) -> Result<SnapshotPacks, Error> {
     let limit = page_limit(limit);
-    let parse = |text: &str| read_cursor(text)?.parse::<PackId>().map_err(|_| bad_cursor());
-    let after = after.map(parse).transpose()?;
+    let after = after(cursor)?;
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
     let row = find(&mut tx, permit, id).await?;
     let workload = domain::WorkloadId::from_uuid(row.workload_id);
-    let mut rows =
-        store::list_packs(&mut tx, workload, row.seq, after, i64::from(limit) + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next_cursor = rows.last().filter(|_| more).map(|row| cursor(&row.id().to_string()));
-    Ok(SnapshotPacks {
-        items: rows.iter().map(crate::packs::store::PackRow::facts).collect(),
-        next_cursor,
-    })
+    let rows = store::list_packs(&mut tx, workload, row.seq, after, i64::from(limit) + 1).await?;
+    let Page { items, next_cursor } =
+        paging::page(rows, limit, |row| row.id().to_string()).map(|row| row.facts());
+    Ok(SnapshotPacks { items, next_cursor })
 }

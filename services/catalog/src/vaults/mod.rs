@@ -30,8 +30,8 @@ use vault::{
 
 use crate::{
     error::Error,
+    paging::{self, after},
     sessions::agent_of,
-    snapshots::{bad_cursor, cursor, read_cursor},
     state::Catalog,
     workloads,
 };
@@ -370,19 +370,12 @@ pub async fn list(
     query: &PageQuery,
 ) -> Result<Page<Vault>, Error> {
     let limit = query.limit();
-    let parse = |text: &str| read_cursor(text)?.parse::<VaultId>().map_err(|_| bad_cursor());
-    let after = query.cursor.as_deref().map(parse).transpose()?.map(VaultId::uuid);
+    let after = after(query.cursor.as_deref())?.map(VaultId::uuid);
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
     let agent = permit.actor().agent_id();
-    let mut rows = store::list(&mut tx, agent, after, i64::from(limit) + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more).map(|row| VaultId::from_uuid(row.id));
-    let next_cursor = last.map(|id| cursor(&id.to_string()));
-    Ok(Page {
-        items: rows.into_iter().map(|row| into_dto(permit.tenant(), row)).collect(),
-        next_cursor,
-    })
+    let rows = store::list(&mut tx, agent, after, i64::from(limit) + 1).await?;
+    let page = paging::page(rows, limit, |row| VaultId::from_uuid(row.id).to_string());
+    Ok(page.map(|row| into_dto(permit.tenant(), row)))
 }
 
 /// # Errors

@@ -13,7 +13,7 @@ use pg::TenantTx;
 
 use crate::{
     error::Error,
-    snapshots::{bad_cursor, cursor, read_cursor},
+    paging::{self, after},
     state::Catalog,
 };
 use store::WorkloadRow;
@@ -43,17 +43,12 @@ pub async fn list(
     query: &PageQuery,
 ) -> Result<Page<Workload>, Error> {
     let limit = query.limit();
-    let parse = |text: &str| read_cursor(text)?.parse::<WorkloadId>().map_err(|_| bad_cursor());
-    let after = query.cursor.as_deref().map(parse).transpose()?.map(WorkloadId::uuid);
+    let after = after(query.cursor.as_deref())?.map(WorkloadId::uuid);
     let mut tx = TenantTx::begin(&app.db, permit.scope()).await?;
     let agent = permit.actor().agent_id();
-    let mut rows = store::list(&mut tx, agent, None, after, i64::from(limit) + 1).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let last = rows.last().filter(|_| more).map(|row| WorkloadId::from_uuid(row.id));
-    let next_cursor = last.map(|id| cursor(&id.to_string()));
-    let items = rows.into_iter().map(|row| into_dto(permit.tenant(), row)).collect();
-    Ok(Page { items, next_cursor })
+    let rows = store::list(&mut tx, agent, None, after, i64::from(limit) + 1).await?;
+    let page = paging::page(rows, limit, |row| WorkloadId::from_uuid(row.id).to_string());
+    Ok(page.map(|row| into_dto(permit.tenant(), row)))
 }
 
 /// # Errors

@@ -184,6 +184,9 @@ async fn restore_grants_read_exactly_the_packs_of_the_snapshot() {
     // Read for another snapshot, whose own packs lost it: the audit says for which.
     let ask = RequestRestoreGrants { packs: vec![], completes: Some(first.id) };
     agent.post::<RestoreGrants>(&other, &ask).await.expect("grants");
+    let unknown = Some(world.app.id::<domain::id::Snapshot>());
+    let ask = RequestRestoreGrants { packs: vec![], completes: unknown };
+    assert_eq!(code_of(&agent.post::<RestoreGrants>(&other, &ask).await), Some(Code::NotFound));
     let named = "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'restore.granted' AND payload::text LIKE '%\"completes\"%snp_%'";
     assert_eq!((world.count(event).await, world.count(named).await), (2, 1));
 }

@@ -10,6 +10,7 @@ use api::scheduler::{Assignment, CreateRun, Run, Trigger};
 use domain::{AgentId, RunId, Timestamp, WorkloadId, run::RunState};
 use pg::{AuditEvent, Scope, TenantTx};
 use runtime::{Cx, LeaseClaims};
+use tokio::time::Instant;
 
 use super::{
     Error, Request, apply, event, overlapping, own_event, replayed, require, settle,
@@ -55,15 +56,18 @@ impl Scheduler {
     ) -> Result<Assignment, Error> {
         body.source.as_ref().map_or(Ok(()), validate::source)?;
         let request = Request::new(cx, body, key)?;
-        let mut silent = None;
+        let answer_by = Instant::now() + self.config.knock;
+        let mut seen = None;
         loop {
+            // Only silence for the whole time is silence: a wake may tell of something else than a heartbeat, or
+            // of one that came before the lease was read.
+            let silent = seen.filter(|_| Instant::now() >= answer_by);
             match self.try_local(cx, scope, agent, body, request.as_ref(), silent).await? {
                 Local::Started(assignment) => return Ok(*assignment),
-                Local::Busy(busy) if silent.is_none() => {
+                Local::Busy(busy) if seen.is_none_or(|earlier| earlier == busy) => {
+                    seen = Some(busy);
                     let place = self.hub.watch(busy.run.uuid());
-                    // Whichever comes first; what it means is read from the row.
-                    let _ = tokio::time::timeout(self.config.knock, place.notified()).await;
-                    silent = Some(busy);
+                    let _ = tokio::time::timeout_at(answer_by, place.notified()).await;
                 }
                 Local::Busy(busy) => {
                     return Err(Error::Conflict(format!(

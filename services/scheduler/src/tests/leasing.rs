@@ -108,6 +108,32 @@ async fn while_a_run_lives_a_second_one_of_its_workload_is_a_conflict() {
 }
 
 #[tokio::test]
+async fn a_wake_that_changes_no_lease_is_not_silence() {
+    let world = world_with(Duration::from_secs(30)).await;
+    let first = world.start(&world.agent).await.expect("starts");
+    let second = world.start(&world.agent);
+    tokio::pin!(second);
+    for _ in 0..3 {
+        let beaten = async {
+            while !world.state.hub.is_watched(first.run().uuid()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // At the very instant of the start: the lease ends when it ended before.
+            world.beat(first.run(), first.0.epoch).await.expect("alive");
+        };
+        tokio::select! {
+            told = &mut second => panic!("told after no silence: {told:?}"),
+            () = beaten => {}
+        }
+    }
+    world.app.advance(Duration::from_millis(50));
+    let (second, beaten) = tokio::join!(second, world.beat(first.run(), first.0.epoch));
+    beaten.expect("alive");
+    assert_eq!(code(second), Code::Conflict);
+    assert_eq!(world.get(first.run()).await.state, RunState::Running);
+}
+
+#[tokio::test]
 async fn a_killed_agent_starts_again_without_waiting_for_its_lease() {
     let world = world().await;
     let killed = world.start(&world.agent).await.expect("starts");
