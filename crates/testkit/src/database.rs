@@ -1,9 +1,6 @@
 //! A database per test, cloned from a template that has every migration, dropped afterwards.
 
-use std::{
-    str::FromStr as _,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::str::FromStr as _;
 
 use anyhow::{Context as _, Result};
 use pg::{DbConfig, Schema, migrate::Migrator};
@@ -12,8 +9,6 @@ use sqlx::{
 };
 
 use crate::cluster::Cluster;
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// One test's own database.
 pub struct TestDb {
@@ -46,9 +41,14 @@ impl TestDb {
         Ok(this)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a name that was never there, and nothing a test looks at"
+    )]
     fn named(cluster: &'static Cluster) -> Self {
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        Self { name: format!("test_{}_{count}", std::process::id()), cluster }
+        // Process ids come again, and a killed test leaves its database behind.
+        let pid = std::process::id();
+        Self { name: format!("test_{pid}_{}", uuid::Uuid::new_v4().simple()), cluster }
     }
 
     /// URL of this database as the superuser: for looking, never for what is tested.
@@ -119,7 +119,7 @@ async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
 
 async fn execute(cluster: &Cluster, sql: &str) -> Result<()> {
     let mut connection = connect(&cluster.url).await?;
-    // Names are ours: a prefix, a process id, a counter.
+    // Names are ours: a prefix, a process id, a random number.
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.context("database")?;
     connection.close().await?;
     Ok(())
