@@ -19,7 +19,7 @@ use vault::{
     id::{ChunkId, FrameKind, Sha256},
     manifest::PackRef,
     pack::{OpenPack, PackKind},
-    snapshot::{Frames, ReadError},
+    snapshot::{Early, Frames, ReadError, Spot},
 };
 
 /// Bytes of a pack that are fetched together.
@@ -164,8 +164,9 @@ impl Loader {
     }
 
     fn make_own(self: &Arc<Self>, frames: &Arc<Frames>, kind: FrameKind, id: &ChunkId) -> Loaded {
-        let (pack, frame) = frames.locate(id, PackKind::Data).map_err(Arc::new)?;
-        let open = frames.open(pack).map_err(Arc::new)?;
+        let Spot { pack, frame, range } = frames.locate(id, PackKind::Data).map_err(Arc::new)?;
+        let (open, early) = frames.open_reading(pack, range);
+        let open = open.map_err(Arc::new)?;
         if !open.holds(frame, kind, id) {
             // The index was wrong: the packs' own directories are searched.
             return frames.frame(kind, id).map_err(Arc::new);
@@ -173,7 +174,7 @@ impl Loader {
         let at = At { frames: Arc::clone(frames), pack: pack.clone(), open, frame };
         let number = at.window()?;
         if !self.is_worth_a_window(&at, number) {
-            return at.alone();
+            return at.alone(early);
         }
         let window = self.window(&at, number)?;
         self.read_ahead(&at, number);
@@ -185,7 +186,7 @@ impl Loader {
     fn decode(&self, at: &At, number: u64, (start, bytes): &Window) -> Loaded {
         at.frames.decode(&at.pack, &at.open, at.frame, bytes, *start).or_else(|_| {
             self.state().sealed.remove((at.pack.sha256, number));
-            at.alone()
+            at.alone(None)
         })
     }
 
@@ -269,11 +270,15 @@ impl At {
         Ok(self.range()?.start / WINDOW)
     }
 
-    /// The frame, read by itself.
-    fn alone(&self) -> Loaded {
+    /// The frame, read by itself, early or now.
+    fn alone(&self, early: Option<Early>) -> Loaded {
         let range = self.range()?;
         let start = range.start;
-        let bytes = self.frames.read(&self.pack, range).map_err(Arc::new)?;
+        let bytes = match early.and_then(|early| early.of(&range)) {
+            Some(bytes) => bytes,
+            None => self.frames.read(&self.pack, range),
+        };
+        let bytes = bytes.map_err(Arc::new)?;
         self.frames.decode(&self.pack, &self.open, self.frame, &bytes, start).map_err(Arc::new)
     }
 

@@ -91,7 +91,7 @@ impl Adopted {
 
     pub(super) fn directory(&self, keys: &VaultKeys, cache: &Cache) -> Option<Directory> {
         let read = |range| cache.beginning(&self.sha256, range).ok_or(PackError::Short);
-        OpenPack::open(keys, self.kind, self.length, read).ok().map(|open| open.directory)
+        OpenPack::open(keys, self.kind, self.length, None, read).ok().map(|open| open.directory)
     }
 }
 

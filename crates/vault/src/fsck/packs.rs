@@ -254,7 +254,7 @@ fn whole(vault: &OpenVault, ids: &IdKeys, task: &Task, length: u64, seen: &mut S
         Err(why) => {
             seen.faults.push((What::Damaged, why.to_string()));
             // One copy of the directory may still tell which files suffer.
-            let Ok(open) = OpenPack::open(keys, task.kind, length, part) else { return };
+            let Ok(open) = OpenPack::open(keys, task.kind, length, None, part) else { return };
             open
         }
     };
@@ -292,7 +292,7 @@ fn ends(vault: &OpenVault, task: &Task, length: u64, seen: &mut Seen) {
             Opening::Pack(why) => (What::Damaged, why.to_string()),
             Opening::Source(error) => fault(error),
         });
-        OpenPack::open(&vault.keys, task.kind, length, part)
+        OpenPack::open(&vault.keys, task.kind, length, None, part)
     });
     seen.bytes += bytes.load(Ordering::Relaxed);
     seen.open = open.ok().map(Arc::new);

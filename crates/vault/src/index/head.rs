@@ -15,7 +15,7 @@ use domain::VaultId;
 use super::{Fields, KnownPack, run::RunMeta};
 use crate::{id::Sha256, pack::PackKind};
 
-const MAGIC: &[u8; 8] = b"EVHIDX02";
+const MAGIC: &[u8; 8] = b"EVHIDX03";
 /// Name of the head in the folder of the index.
 pub(super) const HEAD: &str = "head";
 const FRESH: &str = "head.new";
@@ -66,6 +66,7 @@ impl Head {
             out.extend_from_slice(&pack.sha256.0);
             out.extend_from_slice(&pack.length.to_be_bytes());
             out.extend_from_slice(&pack.frames.to_be_bytes());
+            out.extend_from_slice(&pack.frames_at.to_be_bytes());
             out.extend_from_slice(&pack.chunks.to_be_bytes());
             out.extend_from_slice(&pack.files.to_be_bytes());
         }
@@ -117,6 +118,7 @@ impl Fields<'_> {
             sha256: Sha256(self.take()?),
             length: self.u64()?,
             frames: self.u32()?,
+            frames_at: self.u32()?,
             chunks: self.u32()?,
             files: self.u32()?,
         })

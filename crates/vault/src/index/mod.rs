@@ -44,7 +44,10 @@ pub struct Place {
     pub pack: u32,
     pub frame: u32,
     pub kind: FrameKind,
-    pub raw_len: u32,
+    /// Where its sealed bytes begin in the pack; [`u32::MAX`] and beyond is not told.
+    pub offset: u32,
+    /// How many they are.
+    pub length: u32,
 }
 
 /// A small file inside a bundle.
@@ -63,6 +66,8 @@ pub struct KnownPack {
     pub length: u64,
     /// Frames in the pack, padding included.
     pub frames: u32,
+    /// Where the frames begin.
+    pub frames_at: u32,
     chunks: u32,
     files: u32,
 }
@@ -90,7 +95,7 @@ impl Default for Budget {
     }
 }
 
-const CHUNK: usize = ChunkId::LEN + 4 + 4 + 1 + 4;
+const CHUNK: usize = ChunkId::LEN + 4 + 4 + 1 + 4 + 4;
 const FILE: usize = FileId::LEN + 4 + ChunkId::LEN + 4 + 4;
 type Chunks = Records<CHUNK, { ChunkId::LEN }>;
 type Files = Records<FILE, { FileId::LEN }>;
@@ -230,6 +235,7 @@ impl ChunkIndex {
             sha256,
             length,
             frames: directory.len(),
+            frames_at: u32::try_from(directory.frames_at()).unwrap_or(u32::MAX),
             chunks: u32::try_from(chunks).unwrap_or(u32::MAX),
             files: u32::try_from(files).unwrap_or(u32::MAX),
         };
@@ -262,6 +268,11 @@ impl ChunkIndex {
 
     pub fn has_pack(&self, sha256: &Sha256) -> bool {
         self.known().by_hash.contains_key(sha256)
+    }
+    /// The pack with this hash.
+    pub fn known_pack(&self, sha256: &Sha256) -> Option<KnownPack> {
+        let packs = self.known();
+        packs.by_hash.get(sha256).and_then(|number| packs.by_number.get(number)).copied()
     }
     /// The pack with this number ([`Place::pack`]).
     pub fn pack(&self, number: u32) -> Option<KnownPack> {
@@ -306,10 +317,10 @@ impl ChunkIndex {
     pub fn chunk(&self, id: &ChunkId) -> Option<Place> {
         self.chunks.find(&id.0, |record| {
             let mut input = Fields(&record[ChunkId::LEN..]);
-            let (pack, frame, [kind], raw_len) =
-                (input.u32()?, input.u32()?, input.take()?, input.u32()?);
+            let (pack, frame, [kind]) = (input.u32()?, input.u32()?, input.take()?);
+            let (offset, length) = (input.u32()?, input.u32()?);
             self.known().by_number.get(&pack).filter(|known| frame < known.frames)?;
-            Some(Place { pack, frame, kind: FrameKind::from_code(kind)?, raw_len })
+            Some(Place { pack, frame, kind: FrameKind::from_code(kind)?, offset, length })
         })
     }
     /// Where a small file's content is.
@@ -386,8 +397,13 @@ impl ChunkIndex {
 }
 
 fn chunk_records(pack: u32, directory: &Directory) -> impl Iterator<Item = [u8; CHUNK]> {
-    let frames = (0_u32..).zip(&directory.frames);
-    frames.filter(|(_, frame)| frame.kind != FrameKind::Pad).map(move |(at, frame)| {
+    let mut next = directory.frames_at();
+    let frames = (0_u32..).zip(&directory.frames).map(move |(at, frame)| {
+        let offset = u32::try_from(next).unwrap_or(u32::MAX);
+        next += u64::from(frame.sealed_len);
+        (at, frame, offset)
+    });
+    frames.filter(|(_, frame, _)| frame.kind != FrameKind::Pad).map(move |(at, frame, offset)| {
         let mut record = [0; CHUNK];
         let kind = [frame.kind.code()];
         fill(
@@ -397,7 +413,8 @@ fn chunk_records(pack: u32, directory: &Directory) -> impl Iterator<Item = [u8; 
                 &pack.to_be_bytes(),
                 &at.to_be_bytes(),
                 &kind,
-                &frame.raw_len.to_be_bytes(),
+                &offset.to_be_bytes(),
+                &frame.sealed_len.to_be_bytes(),
             ],
         );
         record

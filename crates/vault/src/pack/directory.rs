@@ -4,7 +4,7 @@
 //! copy also the small files of every bundle; zeros up to a multiple of 1 KiB, so that the length of the sealed
 //! directory tells little about the number of frames.
 
-use super::PackError;
+use super::{PackError, read::FRONT_LEN};
 use crate::{
     descriptor::{MAX_FRAME_RAW, MAX_FRAMES},
     id::{ChunkId, FileId, FrameKind},
@@ -63,6 +63,10 @@ impl Directory {
     pub fn offset(&self, index: u32) -> u64 {
         let before = self.frames.iter().take(index as usize);
         before.map(|frame| u64::from(frame.sealed_len)).sum()
+    }
+    /// Where the frames begin in the pack this is the first copy of.
+    pub fn frames_at(&self) -> u64 {
+        FRONT_LEN + u64::from(self.regions().first)
     }
     /// Number of frames, padding included.
     pub fn len(&self) -> u32 {

@@ -18,8 +18,8 @@ pub(super) const TAIL_MAGIC: &[u8; 8] = b"EVHPEND1";
 /// Header copy, both directory lengths, magic.
 pub const TAIL_LEN: u64 = HEADER_LEN as u64 + 16;
 /// Header and length of the first directory.
-const FRONT_LEN: u64 = HEADER_LEN as u64 + 4;
-/// One read of this size gets header and directory of nearly every pack.
+pub(super) const FRONT_LEN: u64 = HEADER_LEN as u64 + 4;
+/// One read of this size gets header and directory of nearly every pack, where nobody knows how long they are.
 const FIRST_READ: u64 = 64 << 10;
 /// No directory is larger: 65 536 frames and as many small files as 64 MiB can hold many of.
 const MAX_DIRECTORY: u32 = 64 << 20;
@@ -74,17 +74,20 @@ pub(super) fn frame_aad(header: &Sha256, kind: FrameKind, index: u32, id: &Chunk
 
 impl OpenPack {
     /// Opens the pack of `length` bytes by ranged reads: the front, or, if that is damaged, the end.
+    /// `front` is how long the front is said to be ([`Directory::frames_at`]); being wrong costs a read.
     /// `read` must give exactly the range asked for.
     pub fn open<E: From<PackError>>(
         keys: &VaultKeys,
         kind: PackKind,
         length: u64,
+        front: Option<u64>,
         mut read: impl FnMut(Range<u64>) -> Result<bytes::Bytes, E>,
     ) -> Result<Self, E> {
         if length < FRONT_LEN + TAIL_LEN {
             return Err(PackError::Short.into());
         }
-        let refused = match Self::open_by_front(keys, kind, length, &mut read)? {
+        let front = front.unwrap_or(FIRST_READ);
+        let refused = match Self::open_by_front(keys, kind, length, front, &mut read)? {
             Ok(pack) => return Ok(pack),
             // Another vault's or a newer pack will be so at its end too; a flipped bit of the front will not.
             Err(error @ (PackError::Foreign | PackError::Version | PackError::NoKey)) => {
@@ -169,9 +172,10 @@ impl OpenPack {
         keys: &VaultKeys,
         kind: PackKind,
         length: u64,
+        front: u64,
         read: &mut impl FnMut(Range<u64>) -> Result<bytes::Bytes, E>,
     ) -> Result<Result<Self, PackError>, E> {
-        let front = read(0..length.min(FIRST_READ))?;
+        let front = read(0..length.min(front.max(FRONT_LEN)))?;
         let opened = match Self::open_front(keys, kind, length, &front) {
             Ok(Err(more)) => Self::open_front(keys, kind, length, &read(0..more)?),
             other => other,
@@ -190,7 +194,7 @@ impl OpenPack {
         if length < FRONT_LEN + TAIL_LEN {
             return Err(PackError::Short.into());
         }
-        let pack = Self::open_by_front(keys, kind, length, &mut read)??;
+        let pack = Self::open_by_front(keys, kind, length, FIRST_READ, &mut read)??;
         let tail_at = length - TAIL_LEN;
         let (header, first, second) = decode_tail(&read(tail_at..length)?)?;
         let at = tail_at.checked_sub(second.into()).ok_or(PackError::Directory)?;

@@ -20,7 +20,7 @@ use crate::{
     id::{ChunkId, FileId, FrameKind},
     manifest::PackRef,
     pack::{Decoder, OpenPack, PackKind},
-    snapshot::{Frames, ReadError, SourceError},
+    snapshot::{Early, Frames, ReadError, SourceError, Spot},
 };
 
 /// A stretch of a file that comes out of a frame.
@@ -200,7 +200,7 @@ impl<T, S: Sink<T>> Feed<'_, '_, T, S> {
     /// Wants a stretch. Blocks while too much is under way; a want that is in no pack is delivered here and now.
     pub fn push(&mut self, want: Want<T>) {
         let place = match self.shared.frames.locate(&want.id, PackKind::Data) {
-            Ok((pack, frame)) => {
+            Ok(Spot { pack, frame, .. }) => {
                 let number = self.shared.frames.number(&pack.sha256);
                 number.map(|number| (number, frame)).ok_or(ReadError::Unlocated(want.id))
             }
@@ -256,9 +256,16 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 self.done(job.frames.iter().map(|(_, wants)| wants.len()).sum(), 0);
                 continue;
             }
-            match self.frames.open(pack) {
-                Ok(open) => self.fetch_open(job, pack, &open),
+            let range = self.frames.early(pack, || self.first_run(&job, pack));
+            let reserved = range.as_ref().map_or(0, |range| range.end - range.start);
+            if reserved > 0 {
+                self.reserve(reserved);
+            }
+            let (open, early) = self.frames.open_reading(pack, range);
+            match open {
+                Ok(open) => self.fetch_open(job, pack, &open, (early, reserved)),
                 Err(error) => {
+                    self.done(0, reserved);
                     for (_, wants) in job.frames {
                         let count = wants.len();
                         self.lost(wants, &error);
@@ -269,7 +276,28 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
         }
     }
 
-    fn fetch_open(&self, job: PackJob<T>, pack: &PackRef, open: &Arc<OpenPack>) {
+    /// What to read first of a pack, as far as the index knows.
+    fn first_run(&self, job: &PackJob<T>, pack: &PackRef) -> Option<Range<u64>> {
+        let told = job.frames.iter().map_while(|(frame, wants)| {
+            let spot = self.frames.told(&wants.first()?.id)?;
+            let here = spot.pack.sha256 == pack.sha256 && spot.frame == *frame;
+            spot.range.filter(|_| here)
+        });
+        runs(told, self.most()).into_iter().next().map(|run| run.range)
+    }
+
+    /// Bytes that are read at once.
+    fn most(&self) -> u64 {
+        RUN.min(self.limits.buffers / self.limits.fetchers.max(1) as u64)
+    }
+
+    fn fetch_open(
+        &self,
+        job: PackJob<T>,
+        pack: &PackRef,
+        open: &Arc<OpenPack>,
+        (mut early, mut reserved): (Option<Early>, u64),
+    ) {
         let (mut here, mut elsewhere) = (VecDeque::new(), Vec::new());
         for (frame, wants) in job.frames {
             let is_here = |want: &Want<T>| open.holds(frame, want.kind, &want.id);
@@ -279,24 +307,33 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 here.push_back((frame, good));
             }
         }
-        let frames: Vec<u32> = here.iter().map(|(frame, _)| *frame).collect();
-        let most = RUN.min(self.limits.buffers / self.limits.fetchers.max(1) as u64);
-        for run in runs(frames.into_iter(), most, |frame| open.range(frame).ok()) {
-            let frames: Vec<Wanted<T>> = here.drain(..run.frames.len()).collect();
+        // A frame that does not exist gets an empty range: it is delivered as an error.
+        let ranges = here.iter().map(|(frame, _)| open.range(*frame).unwrap_or_default());
+        for run in runs(ranges, self.most()) {
+            let frames: Vec<Wanted<T>> = here.drain(..run.frames).collect();
             let length = run.range.end - run.range.start;
-            self.reserve(length);
+            let read = early.as_ref().and_then(|early| early.of(&run.range));
+            if read.is_some() {
+                reserved -= length;
+            } else {
+                // Nobody waits for room while holding some.
+                early = None;
+                self.done(0, std::mem::take(&mut reserved));
+                self.reserve(length);
+            }
             let bytes = if self.sink.is_stopped() {
                 Ok(Bytes::new())
             } else {
                 self.gauge.reads.fetch_add(1, Ordering::Relaxed);
                 self.gauge.read_bytes.fetch_add(length, Ordering::Relaxed);
-                self.frames.read(pack, run.range.clone())
+                read.unwrap_or_else(|| self.frames.read(pack, run.range.clone()))
             };
             let fetched =
                 Fetched { pack: job.pack, open: Arc::clone(open), range: run.range, bytes, frames };
             self.line().work.push_back(Work::Fetched(fetched));
             self.changed.notify_all();
         }
+        self.done(0, reserved);
         if !elsewhere.is_empty() {
             self.line().work.push_back(Work::Elsewhere(elsewhere));
             self.changed.notify_all();

@@ -57,19 +57,14 @@ fn stretch<'a>(
 
 struct Run {
     range: Range<u64>,
-    frames: Vec<u32>,
+    /// How many frames are in it.
+    frames: usize,
 }
 
 /// Joins frames that lie near each other, up to `most` bytes.
-fn runs(
-    frames: impl Iterator<Item = u32>,
-    most: u64,
-    range: impl Fn(u32) -> Option<Range<u64>>,
-) -> Vec<Run> {
+fn runs(frames: impl Iterator<Item = Range<u64>>, most: u64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for frame in frames {
-        // A frame that does not exist gets an empty range: it is delivered as an error.
-        let at = range(frame).unwrap_or_default();
+    for at in frames {
         match runs.last_mut() {
             Some(run)
                 if at.start >= run.range.end
@@ -77,9 +72,9 @@ fn runs(
                     && at.end - run.range.start <= most =>
             {
                 run.range.end = at.end;
-                run.frames.push(frame);
+                run.frames += 1;
             }
-            _ => runs.push(Run { range: at, frames: vec![frame] }),
+            _ => runs.push(Run { range: at, frames: 1 }),
         }
     }
     runs

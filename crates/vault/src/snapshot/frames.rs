@@ -1,12 +1,11 @@
 //! Frames by chunk id, out of the packs of one set.
 //!
-//! Owns what is kept of packs and frames while a snapshot is read. Invariant: open packs and decoded frames are held
-//! up to a fixed number of bytes; of every directory that was read the places of its frames stay, in files where they
-//! are many, as hints that whoever reads compares with the directory itself. What a lost pack held is looked for in packs of other snapshots
-//! ([`PackSource::others`]), under the same keys and ids: nothing else could be handed out from there.
+//! Owns where a frame is looked for, and in how many round trips. Invariant: what an index or an earlier look says is a
+//! hint that whoever reads compares with the pack's directory. What a lost pack held is looked for in packs of other
+//! snapshots ([`PackSource::others`]), under the same keys and ids: nothing else could be handed out from there.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -15,26 +14,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Others, PackSource, ReadError};
+use super::{Others, PackSource, ReadError, kept::State};
 use crate::{
     compress::Codec,
     id::{ChunkId, FrameKind, IdKeys, Sha256},
-    index::{ChunkIndex, Places},
+    index::ChunkIndex,
     keys::VaultKeys,
     manifest::{PackRef, PackSet},
-    pack::{Decoder, FrameInfo, OpenPack, PackError, PackKind},
+    pack::{Decoder, OpenPack, PackError, PackKind},
 };
 
-/// Metadata frames are read this many bytes at a time: neighbours in the pack are neighbours in the tree.
+/// Metadata frames are read this many bytes at a time: neighbours in the pack are neighbours in the tree. A pack that
+/// is no longer is read whole.
 const WINDOW: u64 = 256 << 10;
-/// Decoded frames kept, in bytes.
-const CACHE: usize = 16 << 20;
-/// Open packs kept, in bytes of their directories.
-const OPEN: usize = 16 << 20;
 /// Directories read at once when a frame has to be looked for.
 const SEARCHERS: usize = 8;
-/// Memory for places of frames.
-const PLACES: usize = 16 << 20;
 /// A pack that was lost is not searched again so soon: it would be for every frame. Whoever knows that a frame is in it
 /// asks for it.
 const LOST: Duration = Duration::from_secs(10);
@@ -62,130 +56,40 @@ pub struct Frames {
     is_other: bool,
 }
 
+/// Where a frame is said to be.
+pub struct Spot<'a> {
+    pub pack: &'a PackRef,
+    /// Its number in the pack.
+    pub frame: u32,
+    /// Its sealed bytes in the pack, where somebody knows before the pack's directory is read.
+    pub range: Option<Range<u64>>,
+}
+
+/// Sealed bytes that were asked for while their pack was opened, so that both were waited for once.
+pub struct Early {
+    range: Range<u64>,
+    bytes: Result<bytes::Bytes, ReadError>,
+}
+
+impl Early {
+    fn covers(&self, range: &Range<u64>) -> bool {
+        self.range.start <= range.start && self.range.end >= range.end
+    }
+
+    /// The stretch `range` of the pack, or why it was not read; `None` if it was not asked for.
+    pub fn of(&self, range: &Range<u64>) -> Option<Result<bytes::Bytes, ReadError>> {
+        let from = |place: u64| (place - self.range.start) as usize;
+        let part = |bytes: &bytes::Bytes| bytes.slice(from(range.start)..from(range.end));
+        let told = || self.bytes.as_ref().map(part).map_err(ReadError::again);
+        self.covers(range).then(told)
+    }
+}
+
 /// Frames, and their bytes.
 #[derive(Default)]
 struct Taken {
     frames: AtomicU64,
     bytes: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    open: Open,
-    /// Places in the packs that the index does not know, and in all that were searched.
-    located: Located,
-    /// By number: the pack's directory is in `located`.
-    seen: Vec<bool>,
-    /// The index was wrong once: it is not asked again.
-    doubted: bool,
-    /// Packs whose directory could not be had lately: until when that stands, and why.
-    lost: HashMap<u32, (Instant, ReadError)>,
-    cache: Cache,
-}
-
-struct Located(Places);
-
-impl Default for Located {
-    fn default() -> Self {
-        Self(Places::new(Some(&std::env::temp_dir()), PLACES))
-    }
-}
-
-impl State {
-    /// Keeps the places of a pack's frames; there are so many packs.
-    fn learn(&mut self, number: u32, packs: usize, frames: &[FrameInfo]) {
-        if self.is_seen(number) {
-            return;
-        }
-        self.located.0.insert(number, frames);
-        if self.mend() {
-            self.located.0.insert(number, frames);
-        }
-        self.seen.resize(packs, false);
-        self.seen.get_mut(number as usize).into_iter().for_each(|seen| *seen = true);
-    }
-
-    /// What is in `located` may be less than was put there: everything is learned anew, in memory.
-    fn mend(&mut self) -> bool {
-        let is_broken = self.located.0.is_broken();
-        if is_broken {
-            self.located = Located(Places::new(None, PLACES));
-            self.seen.clear();
-        }
-        is_broken
-    }
-    fn lost(&mut self, number: u32) -> Option<ReadError> {
-        let (until, error) = self.lost.get(&number)?;
-        if Instant::now() < *until {
-            return Some(error.again());
-        }
-        self.lost.remove(&number);
-        None
-    }
-    fn is_seen(&self, number: u32) -> bool {
-        self.seen.get(number as usize).copied().unwrap_or(false)
-    }
-}
-
-/// Open packs; those not used longest go first.
-#[derive(Default)]
-struct Open {
-    packs: HashMap<u32, Held>,
-    bytes: usize,
-    uses: u64,
-}
-
-struct Held {
-    pack: Arc<OpenPack>,
-    bytes: usize,
-    used: u64,
-}
-
-impl Open {
-    fn get(&mut self, number: u32) -> Option<Arc<OpenPack>> {
-        self.uses += 1;
-        let held = self.packs.get_mut(&number)?;
-        held.used = self.uses;
-        Some(Arc::clone(&held.pack))
-    }
-    fn insert(&mut self, number: u32, pack: Arc<OpenPack>) {
-        self.uses += 1;
-        let frames = &pack.directory.frames;
-        let parts: usize = frames.iter().map(|frame| frame.parts.len()).sum();
-        let bytes = frames.len() * (size_of::<crate::pack::FrameInfo>() + size_of::<u64>())
-            + parts * size_of::<crate::pack::Part>();
-        let held = Held { pack, bytes, used: self.uses };
-        self.bytes += bytes;
-        self.bytes -= self.packs.insert(number, held).map_or(0, |before| before.bytes);
-        while self.bytes > OPEN && self.packs.len() > 1 {
-            let Some(oldest) = self.packs.iter().min_by_key(|(_, held)| held.used) else { return };
-            let oldest = *oldest.0;
-            self.bytes -= self.packs.remove(&oldest).map_or(0, |held| held.bytes);
-        }
-    }
-}
-
-/// Frames in order of arrival; the oldest go first.
-#[derive(Default)]
-struct Cache {
-    frames: HashMap<ChunkId, Arc<Vec<u8>>>,
-    order: VecDeque<ChunkId>,
-    bytes: usize,
-}
-
-impl Cache {
-    fn insert(&mut self, id: ChunkId, frame: Arc<Vec<u8>>) {
-        let length = frame.len();
-        if self.frames.insert(id, frame).is_some() {
-            return;
-        }
-        self.order.push_back(id);
-        self.bytes += length;
-        while self.bytes > CACHE {
-            let Some(oldest) = self.order.pop_front() else { return };
-            self.bytes -= self.frames.remove(&oldest).map_or(0, |frame| frame.len());
-        }
-    }
 }
 
 impl Frames {
@@ -249,8 +153,47 @@ impl Frames {
         if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(damaged(pack, PackError::Short)) }
     }
 
+    /// What to read of a pack while it is opened, if it has to be read for that: all of a small one, or what is told.
+    pub(crate) fn early(
+        &self,
+        pack: &PackRef,
+        told: impl FnOnce() -> Option<Range<u64>>,
+    ) -> Option<Range<u64>> {
+        let number = self.number(&pack.sha256)?;
+        let is_known = {
+            let state = self.state();
+            state.open.packs.contains_key(&number) || state.lost.contains_key(&number)
+        };
+        let whole = 0..pack.length;
+        if is_known { None } else { Some(whole).filter(|all| all.end <= WINDOW).or_else(told) }
+    }
+
+    /// Opens a pack and, if it has to be read for that, a stretch of it in the same round trip. What was read early was
+    /// compared with nothing: it may be another frame's, or none.
+    pub fn open_reading(
+        &self,
+        pack: &PackRef,
+        range: Option<Range<u64>>,
+    ) -> (Result<Arc<OpenPack>, ReadError>, Option<Early>) {
+        let Some(range) = self.early(pack, || range) else { return (self.open(pack), None) };
+        let read = || self.read(pack, range.clone());
+        if range == (0..pack.length) {
+            let early = Early { bytes: read(), range };
+            return (self.open_from(pack, Some(&early)), Some(early));
+        }
+        let (opened, bytes) = std::thread::scope(|scope| {
+            let reading = scope.spawn(read);
+            (self.open(pack), reading.join())
+        });
+        (opened, bytes.ok().map(|bytes| Early { range, bytes }))
+    }
+
     /// A pack with its directory; kept for a while.
     pub fn open(&self, pack: &PackRef) -> Result<Arc<OpenPack>, ReadError> {
+        self.open_from(pack, None)
+    }
+
+    fn open_from(&self, pack: &PackRef, whole: Option<&Early>) -> Result<Arc<OpenPack>, ReadError> {
         let number = self.number(&pack.sha256);
         if let Some(open) = number.and_then(|number| self.state().open.get(number)) {
             return Ok(open);
@@ -260,8 +203,10 @@ impl Frames {
         {
             return Err(lost);
         }
-        let opened = match self.read_directory(pack) {
-            Err(ReadError::Pack { .. }) if self.source.distrust(pack) => self.read_directory(pack),
+        let opened = match self.read_directory(pack, whole) {
+            Err(ReadError::Pack { .. }) if self.source.distrust(pack) => {
+                self.read_directory(pack, None)
+            }
             other => other,
         };
         if let (Some(number), Err(error)) = (number, &opened)
@@ -275,9 +220,14 @@ impl Frames {
         Ok(opened)
     }
 
-    fn read_directory(&self, pack: &PackRef) -> Result<OpenPack, ReadError> {
-        let read = |range| self.read(pack, range).map_err(Opening::Read);
-        let opened = OpenPack::open(&self.keys, pack.kind, pack.length, read);
+    fn read_directory(&self, pack: &PackRef, whole: Option<&Early>) -> Result<OpenPack, ReadError> {
+        let read = |range| {
+            let early = whole.and_then(|whole| whole.of(&range));
+            early.unwrap_or_else(|| self.read(pack, range)).map_err(Opening::Read)
+        };
+        let known = self.index.as_ref().and_then(|index| index.known_pack(&pack.sha256));
+        let front = known.map(|known| known.frames_at.into());
+        let opened = OpenPack::open(&self.keys, pack.kind, pack.length, front, read);
         let opened = opened.map_err(|error| match error {
             Opening::Read(error) => error,
             Opening::Pack(error) => damaged(pack, error),
@@ -299,28 +249,36 @@ impl Frames {
         state.open.insert(number, Arc::clone(opened));
     }
 
-    /// The pack and the number of the frame that is said to hold `id`. What the index says is taken as it is: whoever
-    /// reads compares with the pack's own directory ([`OpenPack::holds`]).
-    pub fn locate(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
+    /// The frame that is said to hold `id`. What the index says is taken as it is: whoever reads compares with the
+    /// pack's own directory ([`OpenPack::holds`]).
+    pub fn locate(&self, id: &ChunkId, kind: PackKind) -> Result<Spot<'_>, ReadError> {
         if let Some((pack, frame)) = self.opened(id)
             && pack.kind == kind
         {
-            return Ok((pack, frame));
+            return Ok(Spot { pack, frame, range: None });
         }
-        if let Some(index) = self.index.as_ref().filter(|_| !self.state().doubted)
-            && let Some(place) = index.chunk(id)
-            && let Some(known) = index.pack(place.pack)
-            && let Some(pack) = self.pack_ref(&known.sha256)
-        {
-            return Ok((pack, place.frame));
+        if let Some(spot) = self.told(id) {
+            return Ok(spot);
         }
-        self.search(id, kind)
+        let (pack, frame) = self.search(id, kind)?;
+        Ok(Spot { pack, frame, range: None })
+    }
+
+    /// Where the index says a frame is, until it was wrong once.
+    pub(crate) fn told(&self, id: &ChunkId) -> Option<Spot<'_>> {
+        let index = self.index.as_ref().filter(|_| !self.state().doubted)?;
+        let place = index.chunk(id)?;
+        let pack = self.pack_ref(&index.pack(place.pack)?.sha256)?;
+        let from = u64::from(place.offset);
+        let range = from..from + u64::from(place.length);
+        let range = (range.end <= pack.length).then_some(range);
+        Some(Spot { pack, frame: place.frame, range })
     }
 
     /// A frame that is likely the one, among the directories that were learned.
     fn opened(&self, id: &ChunkId) -> Option<(&PackRef, u32)> {
         let mut state = self.state();
-        let found = state.located.0.find(id, |pack, frame| Some((pack, frame)));
+        let found = state.located.find(id, |pack, frame| Some((pack, frame)));
         state.mend();
         let (number, frame) = found?;
         Some((self.numbered(number)?, frame))
@@ -330,7 +288,7 @@ impl Frames {
     fn candidates(&self, id: &ChunkId, kind: PackKind) -> (Vec<(u32, u32)>, Vec<u32>) {
         let mut found = Vec::new();
         let mut state = self.state();
-        let none: Option<()> = state.located.0.find(id, |pack, frame| {
+        let none: Option<()> = state.located.find(id, |pack, frame| {
             found.push((pack, frame));
             None
         });
@@ -406,14 +364,19 @@ impl Frames {
         kind: FrameKind,
         id: &ChunkId,
     ) -> Result<(&PackRef, Arc<OpenPack>, u32), ReadError> {
-        let of = home(kind);
-        let (pack, at) = self.locate(id, of)?;
+        let Spot { pack, frame, .. } = self.locate(id, home(kind))?;
         let open = self.open(pack)?;
-        if open.holds(at, kind, id) {
-            return Ok((pack, open, at));
-        }
+        if open.holds(frame, kind, id) { Ok((pack, open, frame)) } else { self.find_anew(kind, id) }
+    }
+
+    /// Where a frame is that is not where it was said to be.
+    fn find_anew(
+        &self,
+        kind: FrameKind,
+        id: &ChunkId,
+    ) -> Result<(&PackRef, Arc<OpenPack>, u32), ReadError> {
         self.state().doubted = true;
-        let (pack, at) = self.search(id, of)?;
+        let (pack, at) = self.search(id, home(kind))?;
         let open = self.open(pack)?;
         if open.holds(at, kind, id) { Ok((pack, open, at)) } else { Err(ReadError::Unlocated(*id)) }
     }
@@ -480,20 +443,46 @@ impl Frames {
     }
 
     fn own_frame(&self, kind: FrameKind, id: &ChunkId) -> Result<Arc<Vec<u8>>, ReadError> {
-        let (pack, open, at) = self.find(kind, id)?;
-        let range = open.range(at).map_err(|error| damaged(pack, error))?;
-        let end = match pack.kind {
-            PackKind::Meta => self.window_end(&open, at, range.start),
-            PackKind::Data => range.end,
+        let Spot { pack, frame, range } = self.locate(id, home(kind))?;
+        let window = |range: Range<u64>| match pack.kind {
+            PackKind::Meta => range.start..range.end.max(pack.length.min(range.start + WINDOW)),
+            PackKind::Data => range,
         };
-        let bytes = self.read(pack, range.start..end)?;
+        let (open, early) = self.open_reading(pack, range.map(window));
+        let open = open?;
+        if open.holds(frame, kind, id) {
+            return self.read_frame((pack, &open), frame, early);
+        }
+        let (pack, open, frame) = self.find_anew(kind, id)?;
+        self.read_frame((pack, &open), frame, None)
+    }
+
+    fn read_frame(
+        &self,
+        (pack, open): (&PackRef, &OpenPack),
+        at: u32,
+        early: Option<Early>,
+    ) -> Result<Arc<Vec<u8>>, ReadError> {
+        let broken = |error| damaged(pack, error);
+        let (id, range) = (open.info(at).map_err(broken)?.id, open.range(at).map_err(broken)?);
+        let (start, bytes) = match early.filter(|early| early.covers(&range)) {
+            Some(early) => (early.range.start, early.bytes?),
+            None => {
+                let end = match pack.kind {
+                    PackKind::Meta => self.window_end(open, at, range.start),
+                    PackKind::Data => range.end,
+                };
+                (range.start, self.read(pack, range.start..end)?)
+            }
+        };
         let mut decoder = Decoder::default();
-        let of = (pack, &*open);
-        let raw = self.decode_with(&mut decoder, of, at, &bytes, range.start)?;
+        let of = (pack, open);
+        let raw = self.decode_with(&mut decoder, of, at, &bytes, start)?;
         let frame = Arc::new(raw.to_vec());
-        self.state().cache.insert(*id, Arc::clone(&frame));
+        self.state().cache.insert(id, Arc::clone(&frame));
         if pack.kind == PackKind::Meta {
-            self.read_ahead(&mut decoder, of, at + 1, &bytes, range.start);
+            let first = if start == 0 { 0 } else { at + 1 };
+            self.read_ahead(&mut decoder, of, first, &bytes, start);
         }
         Ok(frame)
     }
@@ -524,6 +513,9 @@ impl Frames {
             let (Ok(info), Ok(range)) = (open.info(at), open.range(at)) else { return };
             if range.end - start > bytes.len() as u64 || info.kind == FrameKind::Pad {
                 return;
+            }
+            if self.state().cache.frames.contains_key(&info.id) {
+                continue;
             }
             let Ok(raw) = self.decode_with(decoder, (pack, open), at, bytes, start) else { return };
             self.state().cache.insert(info.id, Arc::new(raw.to_vec()));
@@ -609,44 +601,4 @@ impl From<PackError> for Opening {
 
 pub(crate) fn damaged(pack: &PackRef, source: PackError) -> ReadError {
     ReadError::Pack { pack: pack.sha256, source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::FrameKind;
-
-    fn frames(pack: u32) -> Vec<FrameInfo> {
-        let id = |at: u32| {
-            let mut id = [7; ChunkId::LEN];
-            id[..4].copy_from_slice(&at.to_be_bytes());
-            id[8..12].copy_from_slice(&pack.to_be_bytes());
-            ChunkId(id)
-        };
-        let frame = |at| FrameInfo {
-            kind: FrameKind::Chunk,
-            id: id(at),
-            sealed_len: 0,
-            raw_len: 0,
-            parts: Vec::new(),
-        };
-        (0..100).map(frame).collect()
-    }
-
-    #[test]
-    fn places_that_the_disk_does_not_take_stay_in_memory() {
-        let nowhere = std::path::Path::new("/nonexistent/folder");
-        let located = Located(Places::new(Some(nowhere), 8_192));
-        let mut state = State { located, ..State::default() };
-        for pack in 0..20 {
-            state.learn(pack, 20, &frames(pack));
-        }
-        for pack in 0..20 {
-            assert!(state.is_seen(pack));
-            for (at, frame) in (0_u32..).zip(frames(pack)) {
-                let found = state.located.0.find(&frame.id, |pack, at| Some((pack, at)));
-                assert_eq!(found, Some((pack, at)));
-            }
-        }
-    }
 }

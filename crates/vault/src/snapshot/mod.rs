@@ -6,6 +6,7 @@
 
 pub(crate) mod content;
 mod frames;
+mod kept;
 mod reader;
 
 use std::{ops::Range, sync::Arc};
@@ -13,8 +14,8 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 pub use content::{FilePiece, PieceSource};
-pub use frames::Frames;
 pub(crate) use frames::damaged;
+pub use frames::{Early, Frames, Spot};
 pub use reader::{Reader, Walk};
 
 use crate::{

@@ -154,7 +154,7 @@ fn open(lab: &Lab, pack: &SealedPack) -> OpenPack {
     let read = |range: std::ops::Range<u64>| -> Result<Bytes, PackError> {
         Ok(pack.bytes.joined().slice(range.start as usize..range.end as usize))
     };
-    OpenPack::open(&lab.keys, pack.kind, pack.bytes.len() as u64, read).unwrap()
+    OpenPack::open(&lab.keys, pack.kind, pack.bytes.len() as u64, None, read).unwrap()
 }
 
 #[test]

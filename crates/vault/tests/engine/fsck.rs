@@ -311,7 +311,7 @@ fn a_damaged_frame_leads_to_its_files_and_to_no_others() {
     let mut packs = Vec::new();
     let located = reader.pieces::<vault::snapshot::ReadError>(&entry, |piece| {
         let vault::snapshot::PieceSource::Frame { id, .. } = piece.from else { return Ok(()) };
-        packs.push(reader.frames().locate(&id, vault::pack::PackKind::Data)?.0.clone());
+        packs.push(reader.frames().locate(&id, vault::pack::PackKind::Data)?.pack.clone());
         Ok(())
     });
     located.unwrap();
@@ -326,7 +326,7 @@ fn a_damaged_frame_leads_to_its_files_and_to_no_others() {
                 let vault::snapshot::PieceSource::Frame { id, .. } = piece.from else {
                     return Ok(());
                 };
-                let (_, frame) = reader.frames().locate(&id, pack.kind)?;
+                let frame = reader.frames().locate(&id, pack.kind)?.frame;
                 at.get_or_insert(frame);
                 Ok(())
             })

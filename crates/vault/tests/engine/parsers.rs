@@ -161,7 +161,9 @@ fn reader(
 fn pack(fixture: &Fixture, bytes: &[u8]) {
     let ids = vault::id::IdKeys::of(&fixture.keys);
     for kind in [PackKind::Data, PackKind::Meta] {
-        let _ = OpenPack::open(&fixture.keys, kind, bytes.len() as u64, reader(bytes));
+        let _ = OpenPack::open(&fixture.keys, kind, bytes.len() as u64, None, reader(bytes));
+        let told = Some(u64::from(bytes.last().copied().unwrap_or(0)) << 4);
+        let _ = OpenPack::open(&fixture.keys, kind, bytes.len() as u64, told, reader(bytes));
         let _ = OpenPack::check_whole(&fixture.keys, &ids, kind, bytes);
     }
 }
@@ -205,7 +207,13 @@ fn directory(fixture: &Fixture, bytes: &[u8]) {
         if let Some(byte) = object.get_mut(HEADER_LEN + 10).filter(|_| kept == 1) {
             *byte ^= 1;
         }
-        let _ = OpenPack::open(&fixture.keys, PackKind::Data, object.len() as u64, reader(&object));
+        let _ = OpenPack::open(
+            &fixture.keys,
+            PackKind::Data,
+            object.len() as u64,
+            None,
+            reader(&object),
+        );
     }
 }
 

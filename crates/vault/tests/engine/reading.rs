@@ -2,19 +2,25 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
-        Mutex,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use bytes::Bytes;
 use vault::{
+    id::Sha256,
+    manifest::{PackRef, resolve},
+    pack::PackKind,
     restore::{Delivery, Gauge, Limits, Segment, Sink, Want, ordered, run},
-    snapshot::{PieceSource, ReadError, Reader},
+    snapshot::{PackSource, PieceSource, ReadError, Reader, SourceError},
     tree::{Content, Entry, EntryKind},
 };
 
-use crate::common::{Done, Lab, Tree, dir, file, noise};
+use crate::common::{Bucket, Done, Lab, Tree, dir, file, noise};
 
 pub const SMALL: Limits = Limits { pieces: 16, buffers: 256 << 10, fetchers: 3, workers: 2 };
 
@@ -242,4 +248,69 @@ fn a_stream_comes_in_order_with_its_marks_and_ends_when_nobody_takes_it() {
         if left == 0 { Err("enough") } else { Ok(()) }
     });
     assert_eq!(ended, Err("enough"));
+}
+
+/// Answers nothing about a pack until it was asked for two stretches of it, or for all.
+#[derive(Default)]
+struct Pairs {
+    bucket: Arc<Bucket>,
+    asked: Mutex<BTreeMap<Sha256, Vec<Range<u64>>>>,
+    changed: Condvar,
+}
+
+impl PackSource for Pairs {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.entry(pack.sha256).or_default().push(range.clone());
+        self.changed.notify_all();
+        let all = 0..pack.length;
+        let is_alone =
+            |asked: &mut BTreeMap<Sha256, Vec<_>>| asked[&pack.sha256].len() < 2 && range != all;
+        let long = Duration::from_secs(10);
+        let (asked, waited) = self.changed.wait_timeout_while(asked, long, is_alone).unwrap();
+        assert!(!waited.timed_out(), "{range:?} was asked for alone");
+        drop(asked);
+        self.bucket.read(pack, range)
+    }
+}
+
+#[test]
+fn with_an_index_a_pack_is_opened_and_read_in_one_round_trip() {
+    let lab = Lab::new(44);
+    let (tree, done) = taken(&lab);
+    let set = resolve(&done.chain).unwrap();
+    let reading = || {
+        let source = Arc::new(Pairs { bucket: Arc::clone(&lab.bucket), ..Pairs::default() });
+        let (keys, index) = (Arc::clone(&lab.keys), Some(Arc::new(lab.index())));
+        let shared = Arc::clone(&source) as Arc<dyn PackSource>;
+        (Reader::open(&done.chain[0].manifest, &set, keys, shared, index), source)
+    };
+
+    let (reader, source) = reading();
+    let entry = reader.get(b"d/small-007").unwrap().unwrap();
+    let mut content = Vec::new();
+    reader.read_file(&entry, &mut content).unwrap();
+    assert_eq!(content, tree[&vault::tree::path::key(&entry.path).unwrap()].content);
+    let asked = source.asked.lock().unwrap();
+    assert_eq!(asked.len(), 2, "one pack of nodes, one of data");
+    for (sha256, ranges) in asked.iter() {
+        let pack = &lab.bucket.packs.lock().unwrap()[sha256];
+        match pack.kind {
+            PackKind::Meta => {
+                let all = 0..pack.bytes.len() as u64;
+                assert!(ranges.iter().eq([&all]), "{ranges:?}");
+            }
+            PackKind::Data => {
+                assert!(ranges.contains(&(0..pack.directory.frames_at())), "{ranges:?}");
+                assert_eq!(ranges.len(), 2, "{ranges:?}");
+            }
+        }
+    }
+
+    let (reader, source) = reading();
+    let (sink, gauge) = (Files::default(), Gauge::default());
+    read_all(&reader, SMALL, &gauge, &sink);
+    assert!(sink.failed.lock().unwrap().is_empty());
+    let packs = source.asked.lock().unwrap().len();
+    assert!(packs > 2, "{packs}");
 }
