@@ -9,7 +9,7 @@ mod daemon;
 mod enroll;
 mod fsck;
 mod mount;
-mod open;
+pub mod open;
 mod rescue;
 mod restore;
 mod snapshots;

@@ -77,7 +77,14 @@ pub fn read(
     match content {
         Content::Empty => wrong(),
         Content::Bundled { bundle, offset: at, length, file } => {
-            let frame = loader.frame(frames, FrameKind::Bundle, *bundle)?;
+            let frame = match loader.frame(frames, FrameKind::Bundle, *bundle) {
+                Ok(frame) => frame,
+                Err(lost) => {
+                    let found = frames.file_instead(file, &lost).ok_or(lost)?;
+                    let range = part(&(0..found.len()), offset, end)?;
+                    return Ok(Bytes::Part(Arc::new(found), range));
+                }
+            };
             let from = *at as usize;
             let whole = from..from.saturating_add(*length as usize);
             let Some(bytes) = frame.get(whole.clone()) else { return wrong() };

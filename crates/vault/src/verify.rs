@@ -162,6 +162,20 @@ impl<'a> Usage<'a> {
     }
 }
 
+impl Usage<'_> {
+    /// A small file whose bundle is lost may be in another one of another snapshot.
+    fn file_elsewhere(&mut self, entry: &Entry, lost: ReadError) -> Result<(), ReadError> {
+        let frames = self.reader.frames();
+        match entry.bundled() {
+            Some(file) if frames.has_file_instead(&file, &lost) => {
+                self.elsewhere += 1;
+                Ok(())
+            }
+            _ => Err(lost),
+        }
+    }
+}
+
 /// Pack, open, and number of a frame.
 type Place<'a> = (&'a PackRef, Arc<OpenPack>, u32);
 
@@ -211,7 +225,10 @@ fn content(reader: &Reader, entry: &Entry, used: &mut Usage<'_>) -> Result<(), R
     for_each_list(&frames, entry, &mut |id| used.mark(FrameKind::List, &id))?;
     for_each_piece(&frames, entry, &mut |piece| -> Result<(), ReadError> {
         let PieceSource::Frame { kind, id, at } = piece.from else { return Ok(()) };
-        let (pack, open, frame) = used.find(kind, &id)?;
+        let (pack, open, frame) = match used.find(kind, &id) {
+            Ok(found) => found,
+            Err(lost) => return used.file_elsewhere(entry, lost),
+        };
         let info = open.info(frame).map_err(|error| crate::snapshot::damaged(pack, error))?;
         let end = u64::from(at).checked_add(piece.length);
         let fits = end.is_some_and(|end| match kind {

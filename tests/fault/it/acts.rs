@@ -8,10 +8,11 @@ use std::time::Duration;
 use catalog::{
     collection::{self, letting_go},
     replica::{self, copy, keep},
+    scrub::{self, Where},
     sessions, snapshots, steward, vaults,
 };
-use domain::SnapshotId;
-use vault::store::probe::Report;
+use domain::{PackId, SnapshotId};
+use vault::{scrub::Sample, store::probe::Report};
 
 use crate::{
     machine::{Described, Machine, describe, machine},
@@ -51,6 +52,12 @@ pub enum Act {
     Replicate,
     /// Its locks, when the first store's were made longer.
     KeepCopy,
+    /// What is gone from the first store goes from there.
+    ReapCopy,
+    /// What the first store spoiled is written anew from there.
+    Repair,
+    /// Without a second copy: what is spoiled is declared lost, and the next backup stores it anew.
+    Heal,
 }
 
 /// What an act works with, made without faults.
@@ -63,6 +70,8 @@ pub struct Scene {
     pub target: std::path::PathBuf,
     /// What was in the target before.
     pub before: Described,
+    /// What the first store spoiled.
+    pub spoiled: Option<PackId>,
 }
 
 impl Act {
@@ -81,14 +90,17 @@ impl Act {
             Self::Repack => "repack",
             Self::Replicate => "replicate",
             Self::KeepCopy => "extend: locks of the second copy",
+            Self::ReapCopy => "prune: the second copy",
+            Self::Repair => "repair from the second copy",
+            Self::Heal => "declare lost, back up anew",
         }
     }
 
     pub async fn prepare(self, world: &World, seed: u64) -> Scene {
         let machine = machine(world, seed).await;
         let target = machine.fresh(world);
-        let mut scene =
-            Scene { machine, goes: None, wanted: None, target, before: Described::new() };
+        let before = Described::new();
+        let mut scene = Scene { machine, goes: None, wanted: None, target, before, spoiled: None };
         if matches!(self, Self::FirstBackup | Self::Resume) {
             if self == Self::Resume {
                 faults::make_eager(true);
@@ -117,16 +129,24 @@ impl Act {
                 records(world).await.expect("records without faults");
                 world.advance(365 * DAY);
             }
-            Self::Forget | Self::Collect => {
+            Self::Forget | Self::Collect | Self::ReapCopy => {
                 // The first of its day stays, and the newest.
                 scene.machine.change();
                 scene.goes = Some(scene.back_up(world).await);
                 scene.machine.change();
                 scene.back_up(world).await;
                 records(world).await.expect("records without faults");
+                if self == Self::ReapCopy {
+                    second_copy(world, &scene.machine).await;
+                    replicate(world).await.expect("copied without faults");
+                }
                 world.advance(30 * DAY);
-                if self == Self::Collect {
+                if self != Self::Forget {
                     forget(world, &scene.machine).await.expect("forgotten without faults");
+                }
+                if self == Self::ReapCopy {
+                    collect(world, &scene.machine).await.expect("collected without faults");
+                    world.advance(90 * DAY);
                 }
             }
             Self::Repack => {
@@ -149,6 +169,19 @@ impl Act {
                     replicate(world).await.expect("copied without faults");
                     world.advance(365 * DAY);
                     steward(world).await.expect("extended without faults");
+                }
+            }
+            Self::Repair | Self::Heal => {
+                records(world).await.expect("records without faults");
+                if self == Self::Repair {
+                    second_copy(world, &scene.machine).await;
+                    replicate(world).await.expect("copied without faults");
+                }
+                let wanted = scene.wanted.expect("a first snapshot");
+                scene.spoiled = Some(scene.machine.spoil_a_pack(world, wanted).await);
+                if self == Self::Heal {
+                    // Some files of its bundles are others by now.
+                    scene.machine.change();
                 }
             }
             Self::FirstBackup | Self::Resume | Self::Restore | Self::Records => {}
@@ -186,6 +219,13 @@ impl Act {
             Self::Collect => on_server(world, collect(world, &scene.machine)).await,
             Self::Replicate => on_server(world, replicate(world)).await,
             Self::KeepCopy => on_server(world, keep_copy(world)).await,
+            Self::ReapCopy => on_server(world, reap_copy(world, &scene.machine)).await,
+            Self::Repair => on_server(world, repair(world, &scene.machine)).await,
+            Self::Heal => {
+                let spoiled = scene.spoiled.ok_or("nothing is spoiled")?;
+                on_server(world, declare(world, &scene.machine, spoiled)).await?;
+                scene.machine.back_up(world).await.map(drop)
+            }
         }
     }
 }
@@ -261,6 +301,32 @@ pub async fn replicate(world: &World) -> Result<(), String> {
 /// One round over the locks of second copies.
 pub async fn keep_copy(world: &World) -> Result<(), String> {
     keep::round(&world.catalog).await.map(drop).map_err(|error| copy::words(&error))
+}
+
+/// One pass over what is gone from the first store.
+pub async fn reap_copy(world: &World, machine: &Machine) -> Result<(), String> {
+    let gone = keep::reap(&world.catalog, machine.scope(), machine.vault).await;
+    gone.map(drop).map_err(|error| error.to_string())
+}
+
+/// All of the first store is read, and what is wrong there written anew.
+pub async fn repair(world: &World, machine: &Machine) -> Result<(), String> {
+    let (catalog, tenant, vault) = (&world.catalog, machine.tenant, machine.vault);
+    let words = |error: catalog::error::Error| copy::words(&error);
+    let report = scrub::scrub(catalog, tenant, vault, Sample::Full, 1).await.map_err(words)?;
+    let done = replica::repair::repair(catalog, tenant, vault, Where::First, &report.findings);
+    let left = done.await.map_err(words)?.into_iter().find_map(|one| one.why_not);
+    left.map_or(Ok(()), Err)
+}
+
+/// A pack that is spoiled is declared lost.
+pub async fn declare(world: &World, machine: &Machine, pack: PackId) -> Result<(), String> {
+    let declared = scrub::declare(&world.catalog, machine.tenant, machine.vault, &[pack]).await;
+    let declared = declared.map_err(|error| error.to_string())?;
+    match declared.first() {
+        Some(one) if one.lost.is_some() => Ok(()),
+        other => Err(format!("not declared lost: {other:?}")),
+    }
 }
 
 /// One pass of everything that lets a snapshot go, through all waiting times.

@@ -5,12 +5,18 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
-use catalog::replica::{self, copy};
+use catalog::{
+    replica::{self, copy},
+    scrub,
+};
 use domain::SnapshotId;
-use vault::layout;
+use vault::{layout, scrub::Sample};
 
 use crate::{
-    acts::{Act, DAY, Scene, collect, forget, keep_copy, records, replicate, steward},
+    acts::{
+        Act, DAY, Scene, collect, declare, forget, keep_copy, reap_copy, records, repair,
+        replicate, steward,
+    },
     machine::{Machine, describe, differ},
     world::World,
 };
@@ -22,12 +28,22 @@ impl Act {
         if matches!(self, Self::Restore | Self::RestoreOver) {
             check_restored(world, scene).await?;
         }
+        if self == Self::Repair {
+            finish_repair(world, &scene.machine).await?;
+        }
+        if self == Self::Heal {
+            return finish_healing(world, scene).await;
+        }
         check_all(world, &scene.machine, &there).await?;
         match self {
             Self::Forget => finish_forgetting(world, scene).await?,
             Self::Collect => finish_collection(world, scene).await?,
             Self::Steward => finish_extension(world, scene).await?,
             Self::Replicate | Self::KeepCopy => finish_copy(world, &scene.machine, &there).await?,
+            Self::ReapCopy => {
+                finish_reaping(world, &scene.machine, &there).await?;
+                finish_copy(world, &scene.machine, &there).await?;
+            }
             _ => {}
         }
         next_backup(world, scene).await?;
@@ -42,7 +58,8 @@ async fn take_stock(act: Act, world: &World, scene: &mut Scene) -> Result<Vec<Sn
     let there = machine.snapshots(world).await?;
     let known: Vec<SnapshotId> = machine.committed.keys().copied().collect();
     for id in known.into_iter().filter(|id| !there.contains(id)) {
-        let may_go = matches!(act, Act::Forget | Act::Collect) && scene.goes == Some(id);
+        let lets_go = matches!(act, Act::Forget | Act::Collect | Act::ReapCopy);
+        let may_go = lets_go && scene.goes == Some(id);
         if !may_go {
             return Err(format!("{id} was committed and is gone"));
         }
@@ -191,6 +208,70 @@ async fn finish_copy(world: &World, machine: &Machine, ids: &[SnapshotId]) -> Re
     }
     world.first.down.store(false, Ordering::SeqCst);
     Ok(())
+}
+
+/// The second copy keeps the packs that snapshots need, and no others.
+async fn finish_reaping(
+    world: &World,
+    machine: &Machine,
+    ids: &[SnapshotId],
+) -> Result<(), String> {
+    reap_copy(world, machine).await.map_err(|why| format!("letting go goes on: {why}"))?;
+    let mut needed = BTreeSet::new();
+    for id in ids {
+        needed.extend(machine.needs(world, *id).await?);
+    }
+    let prefix = layout::vault_prefix(machine.tenant, machine.vault);
+    let listed = world.second.straight.list_versions(&prefix, None).await.map_err(words)?;
+    let is_pack = |key: &String| key.contains("/data/") || key.contains("/meta/");
+    let there: BTreeSet<String> =
+        listed.versions.into_iter().map(|version| version.key).filter(is_pack).collect();
+    match (needed.difference(&there).next(), there.difference(&needed).next()) {
+        (None, None) => Ok(()),
+        (Some(lacks), _) => Err(format!("the copy lacks {lacks}")),
+        (None, Some(keeps)) => Err(format!("the copy keeps {keeps}")),
+    }
+}
+
+/// The next scrub repairs what a fault left, and then there is nothing to be found.
+async fn finish_repair(world: &World, machine: &Machine) -> Result<(), String> {
+    repair(world, machine).await.map_err(|why| format!("repair goes on: {why}"))?;
+    machine.forget_cache()?;
+    let (tenant, vault) = (machine.tenant, machine.vault);
+    let report = scrub::scrub(&world.catalog, tenant, vault, Sample::Full, 2).await;
+    let report = report.map_err(words)?;
+    if report.is_clean() { Ok(()) } else { Err(format!("after a repair: {:?}", report.findings)) }
+}
+
+/// What was spoiled and is still at the source is stored anew by the next backup, and the older snapshot has it from
+/// there.
+async fn finish_healing(world: &World, scene: &mut Scene) -> Result<(), String> {
+    let spoiled = scene.spoiled.ok_or("nothing is spoiled")?;
+    declare(world, &scene.machine, spoiled).await?;
+    let machine = &mut scene.machine;
+    let healed = machine.back_up_cleanly(world).await;
+    let healed = healed.map_err(|why| format!("the backup that heals: {why}"))?;
+    machine.check_locks(world).await?;
+    machine.fsck(world, &[healed]).await?;
+    let older = scene.wanted.ok_or("no snapshot")?;
+    for id in machine.committed.keys().filter(|id| **id != older) {
+        machine.check_restore(world, *id).await?;
+    }
+    machine.forget_cache()?;
+    let target = machine.fresh(world);
+    machine.restore(world, older, &target).await?;
+    let (then, now) = (&machine.committed[&older], &machine.committed[&healed]);
+    let got = describe(&machine.arrived(&target));
+    let is_file = |text: &str| text.contains(" bytes, ");
+    let lacks = then.iter().find(|(path, text)| {
+        is_file(text) && now.get(*path) == Some(text) && got.get(*path) != Some(text)
+    });
+    if let Some((path, _)) = lacks {
+        return Err(format!("{} is at the source and lost to {older}", path.display()));
+    }
+    next_backup(world, scene).await?;
+    world.check_store()?;
+    world.check_keys().map(drop)
 }
 
 fn words(error: impl std::fmt::Display) -> String {

@@ -16,17 +16,17 @@ use api::{
 use authz::{Scope, ScopeReason};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use domain::{
-    AgentId, IdGen as _, RunId, SeededIds, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId,
-    run::RunState,
+    AgentId, IdGen as _, PackId, RunId, SeededIds, SnapshotId, TenantId, Timestamp, VaultId,
+    WorkloadId, run::RunState,
 };
 use everhold_agent::{
+    cmd::open,
     control::{Control, Transfer, World as Outside},
     pipeline::{
         backup::{Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
         member::Member,
-        parent::stored_index,
         second::SecondCopy,
-        source::{Caching, GrantSource, fetch_chain},
+        source::{Caching, fetch_chain},
     },
     rescue::granted,
     restore::{Figures, Order, Overwrite, restore},
@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use vault::{
     descriptor::{self, PackSizes, VaultDescriptor},
     keys::{AgentKeys, Recipient, VaultKeys},
+    pack::PackKind,
     snapshot::Reader,
 };
 
@@ -246,7 +247,7 @@ impl Machine {
             options,
             source: RunSource::default(),
             // By turns in memory and through the journal.
-            memory: if self.epoch % 2 == 0 { Memory::Normal } else { Memory::Small },
+            memory: if self.epoch.is_multiple_of(2) { Memory::Normal } else { Memory::Small },
             limits: Limits::default(),
         };
         let assignment = self.lease(world);
@@ -298,25 +299,10 @@ impl Machine {
     }
 
     /// A snapshot, open for reading.
-    async fn reader(
-        &self,
-        world: &World,
-        id: SnapshotId,
-        caching: Caching,
-    ) -> Result<Arc<Reader>, String> {
+    async fn reader(&self, world: &World, id: SnapshotId) -> Result<Arc<Reader>, String> {
         let member = self.member(world)?;
-        let transfer = Transfer::new().map_err(|error| error.to_string())?;
-        let second = SecondCopy::when(caching);
-        let chain =
-            fetch_chain(&member, &transfer, id, &second).await.map_err(|e| e.to_string())?;
-        let newest = chain.newest().ok_or("no manifest")?;
-        let source = GrantSource::new(&member, transfer, id, &chain.packs, caching, second);
-        let index = match caching {
-            Caching::Use => stored_index(self.home.path(), &member.vault),
-            Caching::Bypass => None,
-        };
-        let keys = member.vault.clone();
-        Ok(Arc::new(Reader::open(&newest.manifest, &chain.packs, keys, source, index)))
+        let snapshot = member.control.snapshot(id).await.map_err(|error| error.to_string())?;
+        open::reader(&member, &snapshot, Caching::Use).await.map_err(|error| format!("{error:#}"))
     }
 
     /// As [`Self::back_up`], with nothing to be said about it, and noted for comparison.
@@ -348,6 +334,20 @@ impl Machine {
         let chain = fetch_chain(&member, &transfer, id, &SecondCopy::when(Caching::Use)).await;
         let chain = chain.map_err(|error| error.to_string())?;
         Ok(chain.packs.iter().map(|pack| crate::laws::key_of(self, pack)).collect())
+    }
+
+    /// The disk below the first store spoils a data pack of a snapshot.
+    pub async fn spoil_a_pack(&self, world: &World, id: SnapshotId) -> PackId {
+        let member = self.member(world).expect("a member");
+        let transfer = Transfer::new().expect("a client");
+        let chain = fetch_chain(&member, &transfer, id, &SecondCopy::when(Caching::Use)).await;
+        let chain = chain.expect("the snapshot's manifests");
+        let pack = chain.packs.iter().find(|pack| pack.kind == PackKind::Data).expect("data");
+        let key = crate::laws::key_of(self, pack);
+        let bytes = world.first.straight.get(&key, &pack.version_id).await.expect("the pack");
+        world.first.spoil(&bytes);
+        self.forget_cache().expect("the cache goes");
+        pack.id
     }
 
     /// What was read once must be fetched again.
@@ -395,7 +395,7 @@ impl Machine {
         id: SnapshotId,
         target: &Path,
     ) -> Result<Vec<String>, String> {
-        let reader = self.reader(world, id, Caching::Use).await?;
+        let reader = self.reader(world, id).await?;
         let order = Order::new(target.to_owned(), GlobRules::default(), Overwrite::Changed);
         let ids = world.app.ids().clone();
         let figures = Arc::new(Figures::default());

@@ -139,7 +139,10 @@ async fn count(act: Act) -> BTreeMap<Op, u32> {
         println!("{count:4} × {op}");
     }
     let happened = |name| counts.keys().any(|op| op.name.starts_with(name));
-    assert!(act != Act::Collect || happened("DELETE"), "nothing was deleted");
+    let deletes = matches!(act, Act::Collect | Act::ReapCopy);
+    assert!(!deletes || happened("DELETE"), "nothing was deleted");
+    let stores = act == Act::Repair || act == Act::Heal;
+    assert!(!stores || happened("PUT data"), "nothing was stored anew");
     assert!(act != Act::Repack || happened("GET data"), "nothing was carried over");
     counts
 }
@@ -234,4 +237,19 @@ async fn copying_to_a_second_store_may_be_broken_anywhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_extension_of_the_second_copys_locks_may_be_broken_anywhere() {
     enumerate(Act::KeepCopy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letting_go_at_the_second_store_may_be_broken_anywhere() {
+    enumerate(Act::ReapCopy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_may_be_broken_anywhere() {
+    enumerate(Act::Repair).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn healing_may_be_broken_anywhere() {
+    enumerate(Act::Heal).await;
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
@@ -48,6 +48,22 @@ pub struct Place {
     /// Set: whoever comes through the front gets no answer.
     pub down: Arc<AtomicBool>,
     config: StoreConfig,
+    dir: PathBuf,
+}
+
+impl Place {
+    /// The disk below it changes a byte of an object.
+    pub fn spoil(&self, bytes: &[u8]) {
+        let shards = std::fs::read_dir(self.dir.join("blobs")).expect("blobs");
+        let shards = shards.map(|shard| std::fs::read_dir(shard.expect("shard").path()));
+        let blobs = shards.flat_map(|shard| shard.expect("shard")).map(|blob| blob.expect("blob"));
+        let holds = |path: &PathBuf| std::fs::read(path).expect("blob") == bytes;
+        let found: Vec<PathBuf> = blobs.map(|blob| blob.path()).filter(holds).collect();
+        assert_eq!(found.len(), 1, "one blob holds it");
+        let mut wrong = bytes.to_vec();
+        wrong[bytes.len() / 2] ^= 1;
+        std::fs::write(&found[0], wrong).expect("spoiled");
+    }
 }
 
 type Parts = (Arc<Catalog>, Place, Place);
@@ -188,7 +204,8 @@ async fn start_store(
         key("reaper", Policy::Reaper, "vaults"),
         key("keeper", Policy::KeyKeeper, "keys"),
     ];
-    let config = Config { dir: dir.join(name), keys, clock: platform.clock.clone() };
+    let dir = dir.join(name);
+    let config = Config { dir: dir.clone(), keys, clock: platform.clock.clone() };
     let devstore = DevStore::open(config).expect("store opens");
     let (inner, outer) = (listener().await, listener().await);
     let address = inner.local_addr().expect("address");
@@ -220,7 +237,7 @@ async fn start_store(
         ..config.clone()
     };
     let straight = S3Store::connect(straight).await.expect("store");
-    Place { devstore, straight, down, config }
+    Place { devstore, straight, down, config, dir }
 }
 
 /// Auth at its seam: verifies real signatures of the agents it knows.

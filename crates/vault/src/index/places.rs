@@ -10,12 +10,15 @@ use super::{
     Fields, fill,
     records::{Records, Yard},
 };
-use crate::{id::ChunkId, pack::FrameInfo};
+use crate::{
+    id::{ChunkId, FileId},
+    pack::FrameInfo,
+};
 
 const KEY: usize = 16;
 const RECORD: usize = KEY + 4 + 4;
 
-/// Pack and frame by the first half of a chunk's id.
+/// Pack and frame by the first half of a chunk's id, or by the id of a small file.
 pub(crate) struct Places {
     records: Records<RECORD, KEY>,
 }
@@ -29,17 +32,34 @@ impl Places {
 
     /// Adds the frames of a pack.
     pub fn insert(&self, pack: u32, frames: &[FrameInfo]) {
-        let records = (0_u32..).zip(frames).map(|(at, frame)| {
-            let mut record = [0; RECORD];
-            fill(&mut record, &[half(&frame.id), &pack.to_be_bytes(), &at.to_be_bytes()]);
-            record
-        });
+        let records = (0_u32..).zip(frames).map(|(at, frame)| record(half(&frame.id), pack, at));
         self.records.insert(records, &|_| true);
     }
 
+    /// Adds the small files of a pack's bundles, each with its bundle.
+    pub fn insert_files(&self, pack: u32, frames: &[FrameInfo]) {
+        let parts = |(at, frame): (u32, &FrameInfo)| {
+            let files: Vec<FileId> = frame.parts.iter().map(|part| part.file).collect();
+            files.into_iter().map(move |file| record(&file.0, pack, at))
+        };
+        self.records.insert((0_u32..).zip(frames).flat_map(parts), &|_| true);
+    }
+
     /// The first place of a frame whose id begins so that `fits`.
-    pub fn find<T>(&self, id: &ChunkId, mut fits: impl FnMut(u32, u32) -> Option<T>) -> Option<T> {
-        let key: &[u8; KEY] = half(id).first_chunk()?;
+    pub fn find<T>(&self, id: &ChunkId, fits: impl FnMut(u32, u32) -> Option<T>) -> Option<T> {
+        self.find_key(half(id).first_chunk()?, fits)
+    }
+
+    /// The first bundle with a small file that `fits`.
+    pub fn find_file<T>(&self, id: &FileId, fits: impl FnMut(u32, u32) -> Option<T>) -> Option<T> {
+        self.find_key(&id.0, fits)
+    }
+
+    fn find_key<T>(
+        &self,
+        key: &[u8; KEY],
+        mut fits: impl FnMut(u32, u32) -> Option<T>,
+    ) -> Option<T> {
         self.records.find(key, |record| {
             let mut input = Fields(&record[KEY..]);
             fits(input.u32()?, input.u32()?)
@@ -55,6 +75,12 @@ impl Places {
     pub fn held(&self) -> usize {
         self.records.held()
     }
+}
+
+fn record(key: &[u8], pack: u32, frame: u32) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    fill(&mut record, &[key, &pack.to_be_bytes(), &frame.to_be_bytes()]);
+    record
 }
 
 fn half(id: &ChunkId) -> &[u8] {

@@ -347,8 +347,10 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 Work::Fetched(fetched) => self.fetched(&mut decoder, fetched),
                 Work::Elsewhere(wants) => {
                     for want in wants {
-                        let raw = self.frames.frame(want.kind, &want.id);
-                        self.give(want, raw.as_ref().map(|raw| raw.as_slice()));
+                        match self.frames.frame(want.kind, &want.id) {
+                            Ok(raw) => self.give(want, Ok(&raw)),
+                            Err(error) => self.lost(vec![want], &error),
+                        }
                         self.done(1, 0);
                     }
                 }
@@ -407,8 +409,14 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 let found = || self.frames.instead(want.kind, &want.id, error);
                 last = Some((of, (!self.sink.is_stopped()).then(found).flatten()));
             }
-            let raw = last.as_ref().and_then(|(_, raw)| raw.as_ref());
-            self.give(want, raw.map(|raw| raw.as_slice()).ok_or(error));
+            if let Some(raw) = last.as_ref().and_then(|(_, raw)| raw.as_ref()) {
+                self.give(want, Ok(raw));
+                continue;
+            }
+            let own = want.own.filter(|_| !self.sink.is_stopped());
+            let file = own.and_then(|own| self.frames.file_instead(&own, error));
+            let file = file.filter(|file| file.len() == want.length as usize);
+            self.sink.deliver(want, file.as_deref().ok_or(error));
         }
     }
 

@@ -17,11 +17,11 @@ use std::{
 use super::{Others, PackSource, ReadError, kept::State};
 use crate::{
     compress::Codec,
-    id::{ChunkId, FrameKind, IdKeys, Sha256},
+    id::{ChunkId, FileId, FrameKind, IdKeys, Sha256},
     index::ChunkIndex,
     keys::VaultKeys,
     manifest::{PackRef, PackSet},
-    pack::{Decoder, OpenPack, PackError, PackKind},
+    pack::{Decoder, FrameInfo, OpenPack, PackError, PackKind},
 };
 
 /// Metadata frames are read this many bytes at a time: neighbours in the pack are neighbours in the tree. A pack that
@@ -90,6 +90,13 @@ impl Early {
 struct Taken {
     frames: AtomicU64,
     bytes: AtomicU64,
+}
+
+impl Taken {
+    fn add(&self, bytes: usize) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 impl Frames {
@@ -244,7 +251,7 @@ impl Frames {
         let mut state = self.state();
         // What the index knows need not be learned, until something is missed.
         if !self.index.as_ref().is_some_and(|index| index.has_pack(&pack)) {
-            state.learn(number, self.packs.len(), &opened.directory.frames);
+            state.learn(number, self.packs.len(), &opened.directory.frames, self.is_other);
         }
         state.open.insert(number, Arc::clone(opened));
     }
@@ -294,9 +301,14 @@ impl Frames {
         });
         debug_assert!(none.is_none());
         state.mend();
+        (found, self.unseen(&state, kind))
+    }
+
+    /// Packs of a kind that were not learned.
+    fn unseen(&self, state: &State, kind: PackKind) -> Vec<u32> {
         let wanted = |number: &u32| self.numbered(*number).is_some_and(|pack| pack.kind == kind);
         let all = self.numbers.values().copied().filter(wanted);
-        (found, all.filter(|number| !state.is_seen(*number)).collect())
+        all.filter(|number| !state.is_seen(*number)).collect()
     }
 
     /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
@@ -316,8 +328,12 @@ impl Frames {
                 Err(error) => drop(unreadable.get_or_insert(error)),
             }
         }
+        let position = |open: &OpenPack| {
+            let at = open.directory.frames.iter().position(|frame| frame.id == *id);
+            at.and_then(|at| u32::try_from(at).ok())
+        };
         for batch in unseen.chunks(SEARCHERS) {
-            for (number, found) in self.positions(batch, id) {
+            for (number, found) in self.look(batch, &position) {
                 match (found, self.numbered(number)) {
                     (Ok(Some(at)), Some(pack)) => return Ok((pack, at)),
                     (Err(error), _) => drop(unreadable.get_or_insert(error)),
@@ -328,10 +344,14 @@ impl Frames {
         Err(unreadable.unwrap_or(ReadError::Unlocated(*id)))
     }
 
-    /// Where the frame is in each of some packs, which are opened side by side.
-    fn positions(&self, batch: &[u32], id: &ChunkId) -> Vec<(u32, Result<Option<u32>, ReadError>)> {
+    /// What is to be found in each of some packs, which are opened and learned side by side.
+    fn look<T: Send>(
+        &self,
+        batch: &[u32],
+        find: &(impl Fn(&OpenPack) -> Option<T> + Sync),
+    ) -> Vec<(u32, Result<Option<T>, ReadError>)> {
         let look = |number: u32| match self.numbered(number) {
-            Some(pack) => (number, self.position(pack, id)),
+            Some(pack) => (number, self.learned(number, pack).map(|open| find(&open))),
             None => (number, Ok(None)),
         };
         if let [number] = batch {
@@ -344,17 +364,47 @@ impl Frames {
         })
     }
 
-    fn position(&self, pack: &PackRef, id: &ChunkId) -> Result<Option<u32>, ReadError> {
-        let number = self.number(&pack.sha256);
-        if let Some(lost) = number.and_then(|number| self.state().lost(number)) {
+    fn learned(&self, number: u32, pack: &PackRef) -> Result<Arc<OpenPack>, ReadError> {
+        if let Some(lost) = self.state().lost(number) {
             return Err(lost);
         }
         let open = self.open(pack)?;
-        if let Some(number) = number {
-            self.state().learn(number, self.packs.len(), &open.directory.frames);
-        }
-        let at = open.directory.frames.iter().position(|frame| frame.id == *id);
-        Ok(at.and_then(|at| u32::try_from(at).ok()))
+        self.state().learn(number, self.packs.len(), &open.directory.frames, self.is_other);
+        Ok(open)
+    }
+
+    /// A bundle with a small file, and where in it: by the directories of every data pack.
+    fn find_file(&self, id: &FileId) -> Option<(ChunkId, Range<usize>)> {
+        let within = |frame: &FrameInfo| {
+            let mut from = 0;
+            frame.parts.iter().find_map(|part| {
+                let range = from..from + part.length as usize;
+                from = range.end;
+                (part.file == *id).then_some((frame.id, range))
+            })
+        };
+        let (found, unseen) = {
+            let mut found = Vec::new();
+            let mut state = self.state();
+            let none: Option<()> = state.files.find_file(id, |pack, frame| {
+                found.push((pack, frame));
+                None
+            });
+            debug_assert!(none.is_none());
+            state.mend();
+            (found, self.unseen(&state, PackKind::Data))
+        };
+        let known = found.into_iter().find_map(|(number, at)| {
+            let open = self.open(self.numbered(number)?).ok()?;
+            within(open.info(at).ok()?)
+        });
+        known.or_else(|| {
+            unseen.chunks(SEARCHERS).find_map(|batch| {
+                let looked =
+                    self.look(batch, &|open| open.directory.frames.iter().find_map(within));
+                looked.into_iter().find_map(|(_, found)| found.ok().flatten())
+            })
+        })
     }
 
     /// The open pack and the number of the frame that holds `id` by the pack's own directory: a wrong index costs a
@@ -399,9 +449,24 @@ impl Frames {
         }
         let frame = self.others(lost)?.frame(kind, id).ok()?;
         self.state().cache.insert(*id, Arc::clone(&frame));
-        self.from_others.frames.fetch_add(1, Ordering::Relaxed);
-        self.from_others.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        self.from_others.add(frame.len());
         Some(frame)
+    }
+
+    /// A small file whose bundle is lost, out of any bundle of another snapshot: files that changed beside it, and it
+    /// was stored anew among others.
+    pub fn file_instead(&self, id: &FileId, lost: &ReadError) -> Option<Vec<u8>> {
+        let others = self.others(lost)?;
+        let (bundle, range) = others.find_file(id)?;
+        let frame = others.frame(FrameKind::Bundle, &bundle).ok()?;
+        let bytes = frame.get(range).filter(|bytes| self.ids.file(bytes) == *id)?;
+        self.from_others.add(bytes.len());
+        Some(bytes.to_vec())
+    }
+
+    /// Whether [`Self::file_instead`] would look into a bundle that says it has the file.
+    pub(crate) fn has_file_instead(&self, id: &FileId, lost: &ReadError) -> bool {
+        self.others(lost).is_some_and(|others| others.find_file(id).is_some())
     }
 
     /// Frames that other snapshots' packs gave instead of this one's, and their bytes.

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub open: Open,
     /// Places in the packs that the index does not know, and in all that were searched.
     pub located: Places,
+    /// Small files in the packs of other snapshots.
+    pub files: Places,
     /// By number: the pack's directory is in `located`.
     seen: Vec<bool>,
     /// The index was wrong once: it is not asked again.
@@ -42,6 +44,7 @@ impl Default for State {
         Self {
             open: Open::default(),
             located: Places::new(Some(&std::env::temp_dir()), PLACES),
+            files: Places::new(Some(&std::env::temp_dir()), PLACES),
             seen: Vec::new(),
             doubted: false,
             lost: HashMap::new(),
@@ -51,24 +54,31 @@ impl Default for State {
 }
 
 impl State {
-    /// Keeps the places of a pack's frames; there are so many packs.
-    pub fn learn(&mut self, number: u32, packs: usize, frames: &[FrameInfo]) {
+    /// Keeps the places of a pack's frames, and of its small files if that is asked for; there are so many packs.
+    pub fn learn(&mut self, number: u32, packs: usize, frames: &[FrameInfo], files: bool) {
         if self.is_seen(number) {
             return;
         }
-        self.located.insert(number, frames);
+        let insert = |state: &Self| {
+            state.located.insert(number, frames);
+            if files {
+                state.files.insert_files(number, frames);
+            }
+        };
+        insert(self);
         if self.mend() {
-            self.located.insert(number, frames);
+            insert(self);
         }
         self.seen.resize(packs, false);
         self.seen.get_mut(number as usize).into_iter().for_each(|seen| *seen = true);
     }
 
-    /// What is in `located` may be less than was put there: everything is learned anew, in memory.
+    /// What was learned may be less than was put there: everything is learned anew, in memory.
     pub fn mend(&mut self) -> bool {
-        let is_broken = self.located.is_broken();
+        let is_broken = self.located.is_broken() || self.files.is_broken();
         if is_broken {
             self.located = Places::new(None, PLACES);
+            self.files = Places::new(None, PLACES);
             self.seen.clear();
         }
         is_broken
@@ -175,7 +185,7 @@ mod tests {
         let located = Places::new(Some(nowhere), 8_192);
         let mut state = State { located, ..State::default() };
         for pack in 0..20 {
-            state.learn(pack, 20, &frames(pack));
+            state.learn(pack, 20, &frames(pack), true);
         }
         for pack in 0..20 {
             assert!(state.is_seen(pack));

@@ -12,9 +12,7 @@ use crate::{
     index::ChunkIndex,
     keys::VaultKeys,
     manifest::{Manifest, PackSet},
-    tree::{
-        Content, Cursor, Diff, Entry, EntryKind, Node, NodeSource, Root, Tree, TreeError, path,
-    },
+    tree::{Cursor, Diff, Entry, Node, NodeSource, Root, Tree, TreeError, path},
 };
 
 /// The nodes of a tree, out of the packs.
@@ -179,21 +177,26 @@ impl Reader {
         self.pieces(entry, |piece| match piece.from {
             PieceSource::Hole => zeros(piece.length, out),
             PieceSource::Frame { .. } => {
-                let bytes = self.piece(&piece)?;
+                let bytes = match self.piece(&piece) {
+                    Err(lost) => self.file_instead(entry, &lost).ok_or(lost)?,
+                    Ok(bytes) => bytes,
+                };
                 self.check_file_id(entry, &bytes)?;
                 out.write_all(&bytes).map_err(ReadError::Output)
             }
         })
     }
 
+    fn file_instead(&self, entry: &Entry, lost: &ReadError) -> Option<bytes::Bytes> {
+        let file = entry.bundled()?;
+        let found = self.frames.file_instead(&file, lost)?;
+        (found.len() as u64 == entry.size()).then(|| found.into())
+    }
+
     /// The own id of a bundled file, beside that of its bundle.
     pub(crate) fn check_file_id(&self, entry: &Entry, bytes: &[u8]) -> Result<(), ReadError> {
-        match &entry.kind {
-            EntryKind::File { content: Content::Bundled { file, .. }, .. }
-                if self.frames.ids().file(bytes) != *file =>
-            {
-                Err(ReadError::WrongContent)
-            }
+        match entry.bundled() {
+            Some(file) if self.frames.ids().file(bytes) != file => Err(ReadError::WrongContent),
             _ => Ok(()),
         }
     }

@@ -134,6 +134,13 @@ impl Entry {
             _ => 0,
         }
     }
+    /// The own id of a small file in a bundle.
+    pub const fn bundled(&self) -> Option<FileId> {
+        match &self.kind {
+            EntryKind::File { content: Content::Bundled { file, .. }, .. } => Some(*file),
+            _ => None,
+        }
+    }
     pub const fn is_dir(&self) -> bool {
         matches!(self.kind, EntryKind::Directory)
     }

@@ -19,7 +19,7 @@ use vault::{
 };
 
 use crate::{
-    common::{Bucket, Done, Lab, assert_same},
+    common::{Bucket, Done, Lab, assert_same, file, noise},
     distrust::{assert_restores, twins},
     reading::{Files, SMALL, files, read_all},
 };
@@ -205,4 +205,47 @@ fn a_snapshot_whose_manifest_forgot_a_pack_does_not_verify() {
             |problem: &Problem| matches!(problem, Problem::Elsewhere { times } if *times > 0);
         assert!(report.problems.iter().any(told), "{kind:?}: {:?}", report.problems);
     }
+}
+
+#[test]
+fn a_small_file_comes_back_though_others_of_its_bundle_changed() {
+    let lab = Lab::new(75);
+    let tree = twins();
+    let first = lab.backup(&tree, None);
+    packs(&lab, PackKind::Data).iter().for_each(|pack| remove(&lab, &pack.sha256));
+    let mut changed = tree.clone();
+    for (n, (key, source)) in (0..).zip(file_names().map(|name| file(&name, noise(9_000, 4_000)))) {
+        if n % 9 == 4 {
+            changed.insert(key, source);
+        } else if n % 9 == 7 {
+            changed.remove(&key);
+        }
+    }
+    let second = lab.backup(&changed, None);
+    let still =
+        |key: &Vec<u8>| changed.get(key).is_some_and(|now| now.content == tree[key].content);
+    let source = source(&lab, &second);
+    let by_one = reader(&lab, &first, &source);
+    let by_many = reader(&lab, &first, &source);
+    let sink = Files::default();
+    read_all(&by_many, SMALL, &Gauge::default(), &sink);
+    let (content, failed) = (sink.content.into_inner().unwrap(), sink.failed.into_inner().unwrap());
+    let mut back = 0;
+    for (number, entry) in (0..).zip(files(&by_one)) {
+        let key = vault::tree::path::key(&entry.path).unwrap();
+        let mut read = Vec::new();
+        let is_read = by_one.read_file(&entry, &mut read).is_ok();
+        assert_eq!((is_read, !failed.contains_key(&number)), (still(&key), still(&key)));
+        if is_read {
+            back += 1;
+            assert!(read == tree[&key].content && content[&number] == tree[&key].content);
+        }
+    }
+    assert!(back > 150, "{back}");
+    let report = verify::quick(&reader(&lab, &first, &source));
+    assert_eq!(report.elsewhere, back);
+}
+
+fn file_names() -> impl Iterator<Item = String> {
+    (0..200).map(|n| format!("d/small{n:03}"))
 }
