@@ -348,7 +348,7 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 Work::Elsewhere(wants) => {
                     for want in wants {
                         match self.frames.frame(want.kind, &want.id) {
-                            Ok(raw) => self.give(want, Ok(&raw)),
+                            Ok(raw) => self.give(want, &raw),
                             Err(error) => self.lost(vec![want], &error),
                         }
                         self.done(1, 0);
@@ -378,7 +378,7 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                     }
                 };
                 match raw {
-                    Ok(raw) => wants.into_iter().for_each(|want| self.give(want, Ok(raw))),
+                    Ok(raw) => wants.into_iter().for_each(|want| self.give(want, raw)),
                     Err(error) => {
                         hopeless |= matches!(error, ReadError::Source { .. });
                         self.lost(wants, &error);
@@ -390,13 +390,9 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
         self.done(count, range.end - range.start);
     }
 
-    fn give(&self, want: Want<T>, raw: Delivery<'_>) {
-        match raw.map(|raw| stretch(self.frames, raw, (want.at, want.length), want.kind, want.own))
-        {
-            Ok(Some(bytes)) => self.sink.deliver(want, Ok(bytes)),
-            Ok(None) => self.sink.deliver(want, Err(&ReadError::WrongContent)),
-            Err(error) => self.sink.deliver(want, Err(error)),
-        }
+    fn give(&self, want: Want<T>, raw: &[u8]) {
+        let bytes = stretch(self.frames, raw, (want.at, want.length), want.kind, want.own);
+        self.sink.deliver(want, bytes.ok_or(&ReadError::WrongContent));
     }
 
     /// A frame that is not where it should be: another snapshot's pack may have it.
@@ -410,7 +406,7 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
                 last = Some((of, (!self.sink.is_stopped()).then(found).flatten()));
             }
             if let Some(raw) = last.as_ref().and_then(|(_, raw)| raw.as_ref()) {
-                self.give(want, Ok(raw));
+                self.give(want, raw);
                 continue;
             }
             let own = want.own.filter(|_| !self.sink.is_stopped());
