@@ -178,8 +178,11 @@ impl Act {
                     replicate(world).await.expect("copied without faults");
                 }
                 let wanted = scene.wanted.expect("a first snapshot");
-                scene.spoiled = Some(scene.machine.spoil_a_pack(world, wanted).await);
+                scene.spoiled = Some(scene.machine.spoil_a_bundle(world, wanted).await);
                 if self == Self::Heal {
+                    let target = scene.machine.fresh(world);
+                    let lacks = scene.machine.restore(world, wanted, &target).await;
+                    assert!(lacks.is_ok_and(|lacks| lacks.len() > 5), "nothing is lost");
                     // Some files of its bundles are others by now.
                     scene.machine.change();
                 }

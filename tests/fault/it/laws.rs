@@ -263,6 +263,12 @@ async fn finish_healing(world: &World, scene: &mut Scene) -> Result<(), String> 
     let (then, now) = (&machine.committed[&older], &machine.committed[&healed]);
     let got = describe(&machine.arrived(&target));
     let is_file = |text: &str| text.contains(" bytes, ");
+    let wrong = got
+        .iter()
+        .find(|(path, text)| is_file(text) && then.get(*path).is_some_and(|then| then != *text));
+    if let Some((path, text)) = wrong {
+        return Err(format!("{} came back as {text}", path.display()));
+    }
     let lacks = then.iter().find(|(path, text)| {
         is_file(text) && now.get(*path) == Some(text) && got.get(*path) != Some(text)
     });

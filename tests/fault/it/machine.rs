@@ -40,6 +40,7 @@ use vault::{
     keys::{AgentKeys, Recipient, VaultKeys},
     pack::PackKind,
     snapshot::Reader,
+    tree::{Content, EntryKind},
 };
 
 use crate::world::World;
@@ -336,16 +337,27 @@ impl Machine {
         Ok(chain.packs.iter().map(|pack| crate::laws::key_of(self, pack)).collect())
     }
 
-    /// The disk below the first store spoils a data pack of a snapshot.
-    pub async fn spoil_a_pack(&self, world: &World, id: SnapshotId) -> PackId {
-        let member = self.member(world).expect("a member");
-        let transfer = Transfer::new().expect("a client");
-        let chain = fetch_chain(&member, &transfer, id, &SecondCopy::when(Caching::Use)).await;
-        let chain = chain.expect("the snapshot's manifests");
-        let pack = chain.packs.iter().find(|pack| pack.kind == PackKind::Data).expect("data");
-        let key = crate::laws::key_of(self, pack);
+    /// The disk below the first store spoils the bundle of small files in a snapshot.
+    pub async fn spoil_a_bundle(&self, world: &World, id: SnapshotId) -> PackId {
+        let reader = self.reader(world, id).await.expect("the snapshot");
+        let looked = blocking(move || {
+            let bundle = reader.entries().expect("entries").find_map(|entry| {
+                match entry.expect("an entry").kind {
+                    EntryKind::File { content: Content::Bundled { bundle, .. }, .. } => {
+                        Some(bundle)
+                    }
+                    _ => None,
+                }
+            });
+            let spot = reader.frames().locate(&bundle.expect("a bundle"), PackKind::Data);
+            let spot = spot.expect("its place");
+            let range = reader.frames().open(spot.pack).expect("its pack").range(spot.frame);
+            (spot.pack.clone(), range.expect("its frame"))
+        });
+        let (pack, range) = looked.await;
+        let key = crate::laws::key_of(self, &pack);
         let bytes = world.first.straight.get(&key, &pack.version_id).await.expect("the pack");
-        world.first.spoil(&bytes);
+        world.first.spoil(&bytes, range.start + 40);
         self.forget_cache().expect("the cache goes");
         pack.id
     }

@@ -66,10 +66,17 @@ pub struct KnownPack {
     pub length: u64,
     /// Frames in the pack, padding included.
     pub frames: u32,
-    /// Where the frames begin.
-    pub frames_at: u32,
+    /// Where the frames begin; [`u32::MAX`]: not told.
+    frames_at: u32,
     chunks: u32,
     files: u32,
+}
+
+impl KnownPack {
+    /// Bytes before the first frame, where that is known.
+    pub fn front(&self) -> Option<u64> {
+        (self.frames_at != u32::MAX).then(|| self.frames_at.into())
+    }
 }
 
 /// Memory the index may use, in bytes. Tables grow to their share as they fill; less costs time, never knowledge.
@@ -228,6 +235,8 @@ impl ChunkIndex {
         length: u64,
         directory: &Directory,
     ) -> u32 {
+        let frames_at = directory.frames_at(length).and_then(|at| u32::try_from(at).ok());
+        let frames_at = frames_at.unwrap_or(u32::MAX);
         let chunks = directory.frames.iter().filter(|frame| frame.kind != FrameKind::Pad).count();
         let files: usize = directory.frames.iter().map(|frame| frame.parts.len()).sum();
         let pack = KnownPack {
@@ -235,7 +244,7 @@ impl ChunkIndex {
             sha256,
             length,
             frames: directory.len(),
-            frames_at: u32::try_from(directory.frames_at()).unwrap_or(u32::MAX),
+            frames_at,
             chunks: u32::try_from(chunks).unwrap_or(u32::MAX),
             files: u32::try_from(files).unwrap_or(u32::MAX),
         };
@@ -253,7 +262,7 @@ impl ChunkIndex {
             number
         };
         let live = |pack| self.known().by_number.contains_key(&pack);
-        self.chunks.insert(chunk_records(number, directory), &live);
+        self.chunks.insert(chunk_records(number, frames_at, directory), &live);
         self.files.insert(file_records(number, directory), &live);
         number
     }
@@ -396,8 +405,12 @@ impl ChunkIndex {
     }
 }
 
-fn chunk_records(pack: u32, directory: &Directory) -> impl Iterator<Item = [u8; CHUNK]> {
-    let mut next = directory.frames_at();
+fn chunk_records(
+    pack: u32,
+    frames_at: u32,
+    directory: &Directory,
+) -> impl Iterator<Item = [u8; CHUNK]> {
+    let mut next = u64::from(frames_at);
     let frames = (0_u32..).zip(&directory.frames).map(move |(at, frame)| {
         let offset = u32::try_from(next).unwrap_or(u32::MAX);
         next += u64::from(frame.sealed_len);

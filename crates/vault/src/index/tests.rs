@@ -77,7 +77,7 @@ impl Model {
                 let pack = index.pack(place.pack).unwrap();
                 let (from, _) = self.0[&pack.sha256];
                 assert_eq!(from + place.frame, n, "a place that is not");
-                assert_eq!((place.offset, place.length), (pack.frames_at + 10 * place.frame, 10));
+                assert_eq!((place.offset, place.length, pack.front()), (u32::MAX, 10, None));
                 assert_eq!(place.kind == FrameKind::Bundle, n.is_multiple_of(4));
             }
             assert!(!all || place.is_some() == self.holds(n), "chunk {n}: {place:?}");
@@ -417,4 +417,23 @@ fn a_temporary_shelf_without_a_disk_keeps_all_in_memory() {
         assert_eq!(shelf.get(number), Some(format!("a path of {number}").into_bytes()));
     }
     assert!(!shelf.is_broken());
+}
+
+#[test]
+fn where_a_frame_is_in_its_pack_is_told_for_a_whole_directory_and_no_other() {
+    let whole = directory(0, 40);
+    let length = (0..1 << 20).find(|length| whole.frames_at(*length).is_some()).unwrap();
+    let mut second = whole.clone();
+    second.frames.iter_mut().for_each(|frame| frame.parts.clear());
+    let at = u32::try_from(whole.frames_at(length).unwrap()).unwrap();
+    for (n, directory, front) in [(1, whole, Some(at)), (2, second, None)] {
+        let index = ChunkIndex::new(VAULT);
+        index.add(PackKind::Data, sha(n), length, &directory);
+        assert_eq!(index.known_pack(&sha(n)).unwrap().front(), front.map(u64::from));
+        for frame in 0..40 {
+            let place = index.chunk(&chunk_id(frame)).unwrap();
+            let offset = front.map_or(u32::MAX, |front| front + 10 * frame);
+            assert_eq!((place.frame, place.offset, place.length), (frame, offset, 10));
+        }
+    }
 }

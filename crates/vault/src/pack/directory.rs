@@ -4,7 +4,10 @@
 //! copy also the small files of every bundle; zeros up to a multiple of 1 KiB, so that the length of the sealed
 //! directory tells little about the number of frames.
 
-use super::{PackError, read::FRONT_LEN};
+use super::{
+    PackError,
+    read::{FRONT_LEN, total},
+};
 use crate::{
     descriptor::{MAX_FRAME_RAW, MAX_FRAMES},
     id::{ChunkId, FileId, FrameKind},
@@ -64,9 +67,11 @@ impl Directory {
         let before = self.frames.iter().take(index as usize);
         before.map(|frame| u64::from(frame.sealed_len)).sum()
     }
-    /// Where the frames begin in the pack this is the first copy of.
-    pub fn frames_at(&self) -> u64 {
-        FRONT_LEN + u64::from(self.regions().first)
+    /// Where the frames begin in the pack of `length` bytes whose directory this is; `None` for one that was read from
+    /// the second copy and lacks what the first one lists.
+    pub fn frames_at(&self, length: u64) -> Option<u64> {
+        let regions = self.regions();
+        (total(regions) == Some(length)).then(|| FRONT_LEN + u64::from(regions.first))
     }
     /// Number of frames, padding included.
     pub fn len(&self) -> u32 {

@@ -336,7 +336,7 @@ fn same_frames(first: &Directory, second: &Directory) -> bool {
     first.frames.iter().map(bare).eq(second.frames.iter().map(bare))
 }
 
-fn total(regions: Regions) -> Option<u64> {
+pub(super) fn total(regions: Regions) -> Option<u64> {
     let lists = u64::from(regions.first) + u64::from(regions.second);
     regions.frames.checked_add(lists)?.checked_add(FRONT_LEN + TAIL_LEN)
 }

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Delivery, RUN, alone, runs, stretch};
+use super::{Delivery, RUN, alone, joins, runs, stretch};
 use crate::{
     id::{ChunkId, FileId, FrameKind},
     manifest::PackRef,
@@ -261,7 +261,7 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
             if reserved > 0 {
                 self.reserve(reserved);
             }
-            let (open, early) = self.frames.open_reading(pack, range);
+            let (open, early) = self.frames.open_with(pack, range);
             match open {
                 Ok(open) => self.fetch_open(job, pack, &open, (early, reserved)),
                 Err(error) => {
@@ -278,12 +278,19 @@ impl<T, S: Sink<T>> Shared<'_, T, S> {
 
     /// What to read first of a pack, as far as the index knows.
     fn first_run(&self, job: &PackJob<T>, pack: &PackRef) -> Option<Range<u64>> {
-        let told = job.frames.iter().map_while(|(frame, wants)| {
+        let mut told = job.frames.iter().map_while(|(frame, wants)| {
             let spot = self.frames.told(&wants.first()?.id)?;
             let here = spot.pack.sha256 == pack.sha256 && spot.frame == *frame;
             spot.range.filter(|_| here)
         });
-        runs(told, self.most()).into_iter().next().map(|run| run.range)
+        let mut run = told.next()?;
+        for next in told {
+            if !joins(&run, &next, self.most()) {
+                break;
+            }
+            run.end = next.end;
+        }
+        Some(run)
     }
 
     /// Bytes that are read at once.

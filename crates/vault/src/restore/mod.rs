@@ -61,16 +61,17 @@ struct Run {
     frames: usize,
 }
 
+/// Whether a frame is read along with those before it.
+fn joins(run: &Range<u64>, at: &Range<u64>, most: u64) -> bool {
+    at.start >= run.end && at.start - run.end <= GAP && at.end - run.start <= most
+}
+
 /// Joins frames that lie near each other, up to `most` bytes.
 fn runs(frames: impl Iterator<Item = Range<u64>>, most: u64) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for at in frames {
         match runs.last_mut() {
-            Some(run)
-                if at.start >= run.range.end
-                    && at.start - run.range.end <= GAP
-                    && at.end - run.range.start <= most =>
-            {
+            Some(run) if joins(&run.range, &at, most) => {
                 run.range.end = at.end;
                 run.frames += 1;
             }

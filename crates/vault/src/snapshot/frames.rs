@@ -79,7 +79,11 @@ impl Early {
     /// The stretch `range` of the pack, or why it was not read; `None` if it was not asked for.
     pub fn of(&self, range: &Range<u64>) -> Option<Result<bytes::Bytes, ReadError>> {
         let from = |place: u64| (place - self.range.start) as usize;
-        let part = |bytes: &bytes::Bytes| bytes.slice(from(range.start)..from(range.end));
+        // A part does not keep the whole.
+        let part = |bytes: &bytes::Bytes| match bytes.get(from(range.start)..from(range.end)) {
+            Some(part) if part.len() < bytes.len() => bytes::Bytes::copy_from_slice(part),
+            _ => bytes.clone(),
+        };
         let told = || self.bytes.as_ref().map(part).map_err(ReadError::again);
         self.covers(range).then(told)
     }
@@ -168,8 +172,8 @@ impl Frames {
     ) -> Option<Range<u64>> {
         let number = self.number(&pack.sha256)?;
         let is_known = {
-            let state = self.state();
-            state.open.packs.contains_key(&number) || state.lost.contains_key(&number)
+            let mut state = self.state();
+            state.open.packs.contains_key(&number) || state.lost(number).is_some()
         };
         let whole = 0..pack.length;
         if is_known { None } else { Some(whole).filter(|all| all.end <= WINDOW).or_else(told) }
@@ -182,7 +186,16 @@ impl Frames {
         pack: &PackRef,
         range: Option<Range<u64>>,
     ) -> (Result<Arc<OpenPack>, ReadError>, Option<Early>) {
-        let Some(range) = self.early(pack, || range) else { return (self.open(pack), None) };
+        self.open_with(pack, self.early(pack, || range))
+    }
+
+    /// Opens a pack and, if a stretch of it is to be read early, does that in the same round trip.
+    pub(crate) fn open_with(
+        &self,
+        pack: &PackRef,
+        early: Option<Range<u64>>,
+    ) -> (Result<Arc<OpenPack>, ReadError>, Option<Early>) {
+        let Some(range) = early else { return (self.open(pack), None) };
         let read = || self.read(pack, range.clone());
         if range == (0..pack.length) {
             let early = Early { bytes: read(), range };
@@ -233,7 +246,7 @@ impl Frames {
             early.unwrap_or_else(|| self.read(pack, range)).map_err(Opening::Read)
         };
         let known = self.index.as_ref().and_then(|index| index.known_pack(&pack.sha256));
-        let front = known.map(|known| known.frames_at.into());
+        let front = known.and_then(|known| known.front());
         let opened = OpenPack::open(&self.keys, pack.kind, pack.length, front, read);
         let opened = opened.map_err(|error| match error {
             Opening::Read(error) => error,
@@ -328,10 +341,7 @@ impl Frames {
                 Err(error) => drop(unreadable.get_or_insert(error)),
             }
         }
-        let position = |open: &OpenPack| {
-            let at = open.directory.frames.iter().position(|frame| frame.id == *id);
-            at.and_then(|at| u32::try_from(at).ok())
-        };
+        let position = |open: &OpenPack| position(open, id);
         for batch in unseen.chunks(SEARCHERS) {
             for (number, found) in self.look(batch, &position) {
                 match (found, self.numbered(number)) {
@@ -354,27 +364,38 @@ impl Frames {
             Some(pack) => (number, self.learned(number, pack).map(|open| find(&open))),
             None => (number, Ok(None)),
         };
-        if let [number] = batch {
-            return vec![look(*number)];
+        let (mut found, mut open) = (Vec::new(), Vec::new());
+        for number in batch.iter().copied() {
+            match self.state().lost(number) {
+                Some(lost) => found.push((number, Err(lost))),
+                None => open.push(number),
+            }
         }
-        std::thread::scope(|scope| {
-            let searchers: Vec<_> =
-                batch.iter().map(|number| scope.spawn(move || look(*number))).collect();
-            searchers.into_iter().filter_map(|searcher| searcher.join().ok()).collect()
-        })
+        if let [number] = open[..] {
+            found.push(look(number));
+        } else {
+            std::thread::scope(|scope| {
+                let searchers: Vec<_> =
+                    open.into_iter().map(|number| scope.spawn(move || look(number))).collect();
+                found.extend(searchers.into_iter().filter_map(|searcher| searcher.join().ok()));
+            });
+        }
+        found
     }
 
     fn learned(&self, number: u32, pack: &PackRef) -> Result<Arc<OpenPack>, ReadError> {
-        if let Some(lost) = self.state().lost(number) {
-            return Err(lost);
-        }
         let open = self.open(pack)?;
         self.state().learn(number, self.packs.len(), &open.directory.frames, self.is_other);
         Ok(open)
     }
 
-    /// A bundle with a small file, and where in it: by the directories of every data pack.
-    fn find_file(&self, id: &FileId) -> Option<(ChunkId, Range<usize>)> {
+    /// The first bundle with a small file that `fits`, by its id and the place in it: by the directories of every data
+    /// pack.
+    fn find_file<T>(
+        &self,
+        id: &FileId,
+        mut fits: impl FnMut(&ChunkId, Range<usize>) -> Option<T>,
+    ) -> Option<T> {
         let within = |frame: &FrameInfo| {
             let mut from = 0;
             frame.parts.iter().find_map(|part| {
@@ -392,17 +413,21 @@ impl Frames {
             });
             debug_assert!(none.is_none());
             state.mend();
-            (found, self.unseen(&state, PackKind::Data))
+            let mut unseen = self.unseen(&state, PackKind::Data);
+            unseen.retain(|number| state.lost(*number).is_none());
+            (found, unseen)
         };
         let known = found.into_iter().find_map(|(number, at)| {
             let open = self.open(self.numbered(number)?).ok()?;
-            within(open.info(at).ok()?)
+            let (bundle, range) = within(open.info(at).ok()?)?;
+            fits(&bundle, range)
         });
         known.or_else(|| {
             unseen.chunks(SEARCHERS).find_map(|batch| {
                 let looked =
                     self.look(batch, &|open| open.directory.frames.iter().find_map(within));
-                looked.into_iter().find_map(|(_, found)| found.ok().flatten())
+                let mut found = looked.into_iter().filter_map(|(_, found)| found.ok().flatten());
+                found.find_map(|(bundle, range)| fits(&bundle, range))
             })
         })
     }
@@ -437,9 +462,36 @@ impl Frames {
             return Ok(Arc::clone(frame));
         }
         match self.own_frame(kind, id) {
-            Err(error) => self.instead(kind, id, &error).ok_or(error),
+            Err(error) => {
+                let other = self.another(kind, id, &error);
+                other.or_else(|| self.instead(kind, id, &error)).ok_or(error)
+            }
             own => own,
         }
+    }
+
+    /// A frame that is lost in one pack, out of another one of these that has it too: as far as their directories were
+    /// learned, and of other snapshots' packs in all of them.
+    fn another(&self, kind: FrameKind, id: &ChunkId, lost: &ReadError) -> Option<Arc<Vec<u8>>> {
+        if !lost.is_loss() {
+            return None;
+        }
+        let (known, unseen) = self.candidates(id, home(kind));
+        let read = |(number, at): (u32, u32)| {
+            let pack = self.numbered(number).filter(|pack| lost.pack() != Some(pack.sha256))?;
+            let open = self.open(pack).ok()?;
+            let there = open.holds(at, kind, id);
+            there.then(|| self.read_frame((pack, &open), at, None).ok()).flatten()
+        };
+        let position = |open: &OpenPack| position(open, id);
+        known.into_iter().find_map(read).or_else(|| {
+            let unseen = if self.is_other { &unseen[..] } else { &[] };
+            unseen.chunks(SEARCHERS).find_map(|batch| {
+                let found = self.look(batch, &position).into_iter();
+                let mut found = found.filter_map(|(number, at)| Some((number, at.ok()??)));
+                found.find_map(read)
+            })
+        })
     }
 
     /// A frame that was lost where it should be, out of another snapshot's pack.
@@ -457,16 +509,18 @@ impl Frames {
     /// was stored anew among others.
     pub fn file_instead(&self, id: &FileId, lost: &ReadError) -> Option<Vec<u8>> {
         let others = self.others(lost)?;
-        let (bundle, range) = others.find_file(id)?;
-        let frame = others.frame(FrameKind::Bundle, &bundle).ok()?;
-        let bytes = frame.get(range).filter(|bytes| self.ids.file(bytes) == *id)?;
-        self.from_others.add(bytes.len());
-        Some(bytes.to_vec())
+        let found = others.find_file(id, |bundle, range| {
+            let frame = others.frame(FrameKind::Bundle, bundle).ok()?;
+            let bytes = frame.get(range).filter(|bytes| self.ids.file(bytes) == *id)?;
+            Some(bytes.to_vec())
+        })?;
+        self.from_others.add(found.len());
+        Some(found)
     }
 
     /// Whether [`Self::file_instead`] would look into a bundle that says it has the file.
     pub(crate) fn has_file_instead(&self, id: &FileId, lost: &ReadError) -> bool {
-        self.others(lost).is_some_and(|others| others.find_file(id).is_some())
+        self.others(lost).is_some_and(|others| others.find_file(id, |_, _| Some(())).is_some())
     }
 
     /// Frames that other snapshots' packs gave instead of this one's, and their bytes.
@@ -643,6 +697,12 @@ impl Frames {
         }
         Ok(codec)
     }
+}
+
+/// The number of a frame in a pack.
+fn position(open: &OpenPack, id: &ChunkId) -> Option<u32> {
+    let at = open.directory.frames.iter().position(|frame| frame.id == *id)?;
+    u32::try_from(at).ok()
 }
 
 /// The packs a kind of frame is in.

@@ -120,6 +120,14 @@ impl ReadError {
         }
     }
 
+    /// The pack it is about.
+    fn pack(&self) -> Option<Sha256> {
+        match self {
+            Self::Source { pack, .. } | Self::Pack { pack, .. } => Some(*pack),
+            _ => None,
+        }
+    }
+
     /// Why a pack could not be opened, told once more.
     fn again(&self) -> Self {
         let source = |pack: &Sha256, source| Self::Source { pack: *pack, source };
