@@ -16,7 +16,7 @@ use vault::{
 
 use super::{
     Order, ProblemKind, RestoreError, Work,
-    compare::{own_id, reads_the_same},
+    compare::reads_the_same,
     safe_root::{Access, split},
     selection::Found,
 };
@@ -84,7 +84,7 @@ fn wrong(work: &Work<'_>, entry: &Entry, buffer: &mut Vec<u8>) -> Option<String>
     }
     // After a sync the disk answers, not memory; advice that is not taken makes the check weaker, not wrong.
     let _ = fadvise(file.as_fd(), 0, None, Advice::DontNeed);
-    let (own, ids) = (own_id(entry), work.reader.frames().ids());
+    let (own, ids) = (entry.bundled(), work.reader.frames().ids());
     let mut differs = None::<FilePiece>;
     let read = work.reader.pieces::<ReadError>(entry, |piece| {
         if differs.is_none() && !reads_the_same(&file, &piece, own, ids, buffer) {

@@ -12,16 +12,7 @@ use rustix::{
 use vault::{
     id::{FileId, FrameKind, IdKeys},
     snapshot::{FilePiece, PieceSource},
-    tree::{Content, Entry, EntryKind},
 };
-
-/// The own id of a file in a bundle.
-pub const fn own_id(entry: &Entry) -> Option<FileId> {
-    match &entry.kind {
-        EntryKind::File { content: Content::Bundled { file, .. }, .. } => Some(*file),
-        _ => None,
-    }
-}
 
 /// Whether the stretch `piece` of `file` is what the snapshot says; `buffer` is reused.
 pub fn is_same(

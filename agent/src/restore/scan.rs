@@ -16,7 +16,7 @@ use vault::{
 
 use super::{
     Action, Order, Overwrite, Planned, Problem, ProblemKind, RestoreError, Work,
-    compare::{is_same, own_id},
+    compare::is_same,
     content::{Base, Crew, Job, open_base},
     finish,
     marker::{self, Leavings, sweep},
@@ -279,7 +279,7 @@ impl Planner<'_, '_, '_, '_> {
     fn file(&mut self, mut entry: Entry, base: Option<Base>) {
         // Names of owners are not restored: numbers are.
         (entry.user, entry.group) = (None, None);
-        let own = own_id(&entry);
+        let own = entry.bundled();
         let has_base = base.is_some();
         let job = Job::new(entry, base);
         let (mut at, mut waiting) = (0, Vec::new());
@@ -346,7 +346,7 @@ impl Planner<'_, '_, '_, '_> {
             joined.flat_map(|differing: Vec<Vec<FilePiece>>| differing).collect()
         });
         for (Compare { job, failure, .. }, pieces) in compares.into_iter().zip(differing) {
-            let own = own_id(&job.entry);
+            let own = job.entry.bundled();
             for piece in pieces {
                 match piece.from {
                     PieceSource::Hole => self.crew.punch(&job, piece.offset, piece.length),
@@ -369,7 +369,7 @@ fn differ(work: &Work<'_>, compare: &Compare) -> Vec<FilePiece> {
         open_base(&*work.seats.at(above).ok()?, base, Access::Read).ok()
     };
     let Some(file) = open() else { return pieces.clone() };
-    let (own, ids) = (own_id(&job.entry), work.reader.frames().ids());
+    let (own, ids) = (job.entry.bundled(), work.reader.frames().ids());
     let size = job.base.as_ref().map_or(0, |base| base.size);
     // A small file is all of its content, and a longer one is another.
     if own.is_some() && size != job.entry.size() {

@@ -15,8 +15,7 @@ use vault::{
 };
 
 use super::{
-    Problem, ProblemKind, RestoreError, Selection, Unreadable, compare::own_id, problem,
-    selection::Found, tar,
+    Problem, ProblemKind, RestoreError, Selection, Unreadable, problem, selection::Found, tar,
 };
 
 /// What went over.
@@ -167,7 +166,7 @@ fn name(
     if !entry.is_file() {
         return Ok(());
     }
-    let (own, mut at, mut ended) = (own_id(entry), 0, false);
+    let (own, mut at, mut ended) = (entry.bundled(), 0, false);
     let pieces = reader.pieces::<ReadError>(entry, |piece| {
         at = piece.offset + piece.length;
         let asked = match piece.from {

@@ -11,10 +11,12 @@ mod cluster;
 mod database;
 pub mod proxy;
 pub mod schema;
+mod spoil;
 
 pub use actors::TestAgent;
 pub use app::{TestApp, TestAppBuilder};
 pub use database::TestDb;
+pub use spoil::spoil;
 
 /// Reads a JSON answer's problem code.
 #[must_use]

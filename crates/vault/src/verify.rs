@@ -160,9 +160,6 @@ impl<'a> Usage<'a> {
             }
         }
     }
-}
-
-impl Usage<'_> {
     /// A small file whose bundle is lost may be in another one of another snapshot.
     fn file_elsewhere(&mut self, entry: &Entry, lost: ReadError) -> Result<(), ReadError> {
         let frames = self.reader.frames();

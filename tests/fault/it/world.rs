@@ -54,15 +54,7 @@ pub struct Place {
 impl Place {
     /// The disk below it changes a byte of an object.
     pub fn spoil(&self, bytes: &[u8], at: u64) {
-        let shards = std::fs::read_dir(self.dir.join("blobs")).expect("blobs");
-        let shards = shards.map(|shard| std::fs::read_dir(shard.expect("shard").path()));
-        let blobs = shards.flat_map(|shard| shard.expect("shard")).map(|blob| blob.expect("blob"));
-        let holds = |path: &PathBuf| std::fs::read(path).expect("blob") == bytes;
-        let found: Vec<PathBuf> = blobs.map(|blob| blob.path()).filter(holds).collect();
-        assert_eq!(found.len(), 1, "one blob holds it");
-        let mut wrong = bytes.to_vec();
-        wrong[at as usize] ^= 1;
-        std::fs::write(&found[0], wrong).expect("spoiled");
+        testkit::spoil(&self.dir, bytes, usize::try_from(at).expect("a place in it"));
     }
 }
 

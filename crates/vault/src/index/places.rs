@@ -1,6 +1,6 @@
-//! Places of frames, learned while a snapshot is read, within a fixed memory.
+//! Places of frames, or of small files, learned while a snapshot is read, within a fixed memory.
 //!
-//! For whoever reads without an index: the directories it opened, 24 bytes a frame, in runs without names. Invariant:
+//! For whoever reads without an index: the directories it opened, 24 bytes a place, in runs without names. Invariant:
 //! memory stays within its limit while the folder takes files, and takes all where it does not; what cannot be read
 //! again is told ([`Places::is_broken`]), and a place is a hint like any of an index.
 

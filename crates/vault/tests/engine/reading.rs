@@ -17,7 +17,7 @@ use vault::{
     pack::PackKind,
     restore::{Delivery, Gauge, Limits, Segment, Sink, Want, ordered, run},
     snapshot::{PackSource, PieceSource, ReadError, Reader, SourceError},
-    tree::{Content, Entry, EntryKind},
+    tree::Entry,
 };
 
 use crate::common::{Bucket, Done, Lab, Tree, dir, file, noise};
@@ -42,10 +42,7 @@ fn mixed() -> Tree {
 }
 
 pub fn wants(reader: &Reader, number: u64, entry: &Entry, mut each: impl FnMut(Want<u64>)) {
-    let own = match &entry.kind {
-        EntryKind::File { content: Content::Bundled { file, .. }, .. } => Some(*file),
-        _ => None,
-    };
+    let own = entry.bundled();
     let pieces = reader.pieces::<ReadError>(entry, |piece| {
         if let PieceSource::Frame { kind, id, at } = piece.from {
             let length = u32::try_from(piece.length).unwrap();
@@ -301,11 +298,8 @@ fn with_an_index_a_pack_is_opened_and_read_in_one_round_trip() {
                 assert!(ranges.iter().eq([&all]), "{ranges:?}");
             }
             PackKind::Data => {
-                assert!(
-                    ranges
-                        .contains(&(0..pack.directory.frames_at(pack.bytes.len() as u64).unwrap())),
-                    "{ranges:?}"
-                );
+                let front = pack.directory.frames_at(pack.bytes.len() as u64).unwrap();
+                assert!(ranges.contains(&(0..front)), "{ranges:?}");
                 assert_eq!(ranges.len(), 2, "{ranges:?}");
             }
         }

@@ -472,20 +472,7 @@ impl World {
 
     /// Flips a bit of what a store holds of these bytes, behind its back. `store`: its folder, `store` or `second`.
     pub fn spoil(&self, store: &str, bytes: &Bytes) {
-        let blobs = self._dir.path().join(store).join("blobs");
-        let mut spoiled = 0;
-        for shard in std::fs::read_dir(blobs).expect("blobs") {
-            for blob in std::fs::read_dir(shard.expect("shard").path()).expect("shard") {
-                let path = blob.expect("blob").path();
-                if std::fs::read(&path).expect("blob") == bytes[..] {
-                    let mut wrong = bytes.to_vec();
-                    wrong[0] ^= 1;
-                    std::fs::write(&path, wrong).expect("spoiled");
-                    spoiled += 1;
-                }
-            }
-        }
-        assert_eq!(spoiled, 1, "one blob holds it");
+        testkit::spoil(&self._dir.path().join(store), bytes, 0);
     }
 
     pub async fn execute(&self, sql: &'static str) {
