@@ -36,7 +36,7 @@ bench: $(if $(HELP),,deps dist) ## Everhold beside restic, rustic and Borg into 
 million: deps dist ## A million files through backup and restore, each killed in its middle first; WORK=DIR has 12 GB of room
 	@python3 -B tests/bench/million.py --work "$(or $(WORK),$(CURDIR)/.dev/million)"
 
-fault: ## Breaks every operation at a sample of its points; LONG=1 at all of them; BUGS=1 plants bugs
+fault: ## Breaks every operation at a sample of its points; LONG=1 at more than a thousand; BUGS=1 plants bugs
 	@LONG=$(LONG) BUGS=$(BUGS) scripts/fault.sh
 
 fuzz: ## Fuzzes every parser of hostile bytes for a minute each; FOR=600 for longer

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes the parsers of hostile bytes, one after the other; prints executions and findings of each.
-#   scripts/fuzz.sh 60              every target for a minute
-#   scripts/fuzz.sh 600 kit index   these, ten minutes each
+#   scripts/fuzz.sh 60                 every target for a minute
+#   scripts/fuzz.sh 600 kit manifest   these, ten minutes each
 # libFuzzer with coverage, by flags stable rustc has: neither nightly nor cargo-fuzz is needed (both work too:
 # `cargo +nightly fuzz run kit`, with the address sanitizer). Findings are kept in fuzz/artifacts.
 set -euo pipefail

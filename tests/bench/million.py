@@ -122,7 +122,10 @@ class Drill:
     def snapshots(self):
         return len(json.loads(self.run(self.tool.program, "snapshots", "--json")[2]))
 
-    def note(self, what, seconds, peak, seen):
+    def note(self, what, seconds, peak, seen, most=192):
+        """`most`: the megabytes that are promised."""
+        if peak > most * 1e6:
+            raise Failed(f"{what} took {peak / 1e6:.0f} MB of memory, {most} are promised")
         say(f"{what}: {seconds:.1f} s, {peak / 1e6:.0f} MB; {seen}")
         self.lines.append(f"| {what} | {seconds:.1f} | {peak / 1e6:.0f} | {seen} |")
 
@@ -153,9 +156,9 @@ class Drill:
         target.mkdir()
         seconds, peak = self.kill(lambda: -os.statvfs(target).f_ffree, enough, *argv)
         there = sum(1 for _ in mutate.regular_files([target]))
-        self.note("restore, kill -9", seconds, peak, f"{there:,} files were there")
+        self.note("restore, kill -9", seconds, peak, f"{there:,} files were there", 128)
         seconds, peak, _ = self.run(*argv)
-        self.note("restore, again", seconds, peak, "the rest came")
+        self.note("restore, again", seconds, peak, "the rest came", 128)
 
 
 def commit():

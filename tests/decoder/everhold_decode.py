@@ -2,13 +2,13 @@
 """Independent reader of Everhold vaults, format 1 (docs/vault-format.md).
 
 Opens a vault from its bucket, the key store and a recovery kit, and nothing else: verifies roster, manifests and
-receipts, lists snapshots and entries, extracts files. Written from the format document, not from the engine, so that a
+receipts, lists snapshots and entries, restores files. Written from the format document, not from the engine, so that a
 mistake in either shows. It shares no code with it and favours plainness over speed.
 
   everhold_decode.py --kit KIT --bucket DIR [--keys DIR] snapshots
   everhold_decode.py --kit KIT --dev-json STATE/dev.json list
   everhold_decode.py --kit KIT --endpoint URL --bucket NAME [--key-bucket NAME] --access-key K --secret-key S list
-  ... list [--snapshot SNP] | extract PATH OUT | verify
+  ... list [--snapshot SNP] | extract PATH OUT | restore OUT | verify
 
 With --dev-json, the store of a running `everhold dev` is read. A bucket is a folder with object files by key, a JSON dump {key: base64}, or an S3 endpoint. Without a key store the
 wraps, roster and descriptor in the kit are used.
@@ -19,6 +19,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import pathlib
 import sys
 
@@ -677,6 +678,34 @@ def extract(snapshot, path, out):
     raise Refused(f"the snapshot has no {path}")
 
 
+def restore(snapshot, out):
+    """Folders, files and symbolic links with modes and times, into a folder that is not there yet. Owners, attributes
+    and special files are left out, and holes are written as zeros: for those there is the agent."""
+    out = os.fsencode(out)
+    os.mkdir(out)
+    folders = []
+    for path, fields in snapshot.entries():
+        # A parent comes before its children, and nothing is made through a link: the folder was empty.
+        target = os.path.join(out, path) if path else out
+        if fields[1] == 2:
+            folders.append((target, fields))
+            os.makedirs(target, exist_ok=True)
+        elif fields[1] == 3:
+            os.symlink(fields[18], target)
+        elif fields[1] == 1:
+            with open(target, "xb") as file:
+                file.writelines(snapshot.content(fields))
+            settle(target, fields)
+    for target, fields in reversed(folders):
+        settle(target, fields)
+
+
+def settle(target, fields):
+    os.chmod(target, fields[2] & 0o777)
+    time = fields[5][0] * 10**9 + fields[5][1]
+    os.utime(target, ns=(time, time))
+
+
 def show(snapshot):
     kinds = {1: "f", 2: "d", 3: "l", 4: "p", 5: "s", 6: "c", 7: "b"}
     for path, fields in snapshot.entries():
@@ -698,12 +727,14 @@ def main():
     parser.add_argument("--secret-key")
     parser.add_argument("--vault")
     parser.add_argument("--snapshot", default="latest")
-    parser.add_argument("command", choices=["snapshots", "list", "extract", "verify"])
+    parser.add_argument("command", choices=["snapshots", "list", "extract", "restore", "verify"])
     parser.add_argument("path", nargs="?")
     parser.add_argument("out", nargs="?")
     arguments = parser.parse_args()
     if arguments.command == "extract" and not (arguments.path and arguments.out):
         parser.error("extract wants PATH and OUT")
+    if arguments.command == "restore" and not arguments.path:
+        parser.error("restore wants OUT")
     if arguments.dev_json:
         take_dev(arguments)
     elif not arguments.bucket:
@@ -721,6 +752,8 @@ def main():
         print(f"verified {packs} packs, {entries} entries, {total} bytes")
     elif arguments.command == "list":
         show(snapshot)
+    elif arguments.command == "restore":
+        restore(snapshot, arguments.path)
     else:
         extract(snapshot, arguments.path, arguments.out)
 

@@ -28,8 +28,9 @@ fn listing(dir: &Path, script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// What `script` prints in both folders is the same, and something.
 #[track_caller]
-fn same_listing(a: &Path, b: &Path, what: &str, script: &str) {
+pub fn same_listing(a: &Path, b: &Path, what: &str, script: &str) {
     let (left, right) = (listing(a, script), listing(b, script));
     assert!(!left.is_empty(), "{what}: the listing is empty, so the comparison says nothing");
     if left != right {

@@ -9,10 +9,11 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::{
     compare,
-    harness::{Agent, Platform, folder, wait_for},
+    harness::{Agent, Platform, folder, noise, wait_for},
 };
 
 struct Scene {
@@ -38,16 +39,8 @@ fn scene() -> Scene {
             .expect("write");
     }
     // Incompressible, so that many packs must travel.
-    let mut noise = vec![0_u8; 8 << 20];
-    for i in 0..24_u64 {
-        let mut state = i + 1;
-        for block in noise.chunks_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            block.copy_from_slice(&state.to_le_bytes()[..block.len()]);
-        }
-        fs::write(large.join(format!("noise-{i}")), &noise).expect("write");
+    for i in 0..24 {
+        fs::write(large.join(format!("noise-{i}")), noise(i, 8 << 20)).expect("write");
     }
     let first = agent.backup(&[&small])["snapshot_id"].as_str().expect("id").to_owned();
     Scene { dir, platform, agent, small, large, first }
@@ -60,20 +53,28 @@ impl Scene {
         let child = self
             .agent
             .command()
-            .args(["backup", "--json"])
+            .args(["backup", "--json", "--limit-upload", "20M", "--checkpoint-every", "1"])
             .arg(&self.large)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("agent");
         wait_for("packs to travel", Duration::from_secs(60), || {
-            (stored_bytes(&self.platform.state) > before + (40 << 20)).then_some(())
+            (stored_bytes(&self.platform.state) > before + (60 << 20)).then_some(())
         });
         child
     }
 
-    /// The claim itself.
-    fn recovers(&self) {
+    /// Packs of metadata that the agent stored and keeps a copy of.
+    fn metadata_packs(&self) -> usize {
+        let cache = fs::read_dir(self.agent.home.join("cache")).expect("the agent's cache");
+        let names =
+            cache.flatten().map(|entry| entry.file_name().into_string().unwrap_or_default());
+        names.filter(|name| name.len() == 64).count()
+    }
+
+    /// The claim itself. Gives what the next backup said.
+    fn recovers(&self) -> Value {
         let again = self.agent.backup(&[&self.large]);
         assert_eq!(again["status"], "succeeded", "{again}");
         for (snapshot, source) in [
@@ -88,6 +89,7 @@ impl Scene {
             );
         }
         self.agent.run(["verify", "--read-data"]).expect(0);
+        again
     }
 }
 
@@ -124,10 +126,20 @@ fn postmaster(dir: &Path) -> Option<Pid> {
 #[test]
 fn the_agent_killed_in_the_middle_backs_up_next_time() {
     let scene = scene();
+    let before = scene.metadata_packs();
     let mut backup = scene.backup_under_way();
+    wait_for("a checkpoint in the store", Duration::from_secs(60), || {
+        (scene.metadata_packs() > before).then_some(())
+    });
     backup.kill().expect("kill -9");
     backup.wait().expect("reap");
-    scene.recovers();
+    let again = scene.recovers();
+    // It went on from a checkpoint: files of before are not read again, and nothing of them is stored twice.
+    let all = 24 * (8 << 20);
+    for what in ["read_bytes", "new_bytes"] {
+        let bytes = again[what].as_u64().expect("bytes");
+        assert!(bytes <= all - (8 << 20), "{what}: {again}");
+    }
 }
 
 #[test]

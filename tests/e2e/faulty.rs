@@ -19,7 +19,7 @@ use testkit::proxy::{Fault, FaultProxy, Request, Rule};
 
 use crate::{
     compare,
-    harness::{Agent, Platform, bin, folder, is_root, tool},
+    harness::{Agent, Platform, bin, folder, is_root, noise, tool},
 };
 
 /// A platform whose store and control plane are reached through proxies.
@@ -68,18 +68,10 @@ pub fn devstore(dir: &Path) -> (Stop, SocketAddr) {
 }
 
 /// Makes a folder of some megabytes that do not compress: several packs.
-pub fn noise(source: &Path) -> PathBuf {
+pub fn noisy(source: &Path) -> PathBuf {
     fs::create_dir(source).expect("mkdir");
-    for file in 0..6_u64 {
-        let mut state = file + 1;
-        let mut noise = vec![0_u8; 6 << 20];
-        for block in noise.chunks_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            block.copy_from_slice(&state.to_le_bytes()[..block.len()]);
-        }
-        fs::write(source.join(format!("noise-{file}")), noise).expect("write");
+    for file in 0..6 {
+        fs::write(source.join(format!("noise-{file}")), noise(file, 6 << 20)).expect("write");
         fs::write(source.join(format!("small-{file}")), format!("{file}\n").repeat(500))
             .expect("write");
     }
@@ -108,7 +100,7 @@ impl Faulty {
 
     /// A folder of some megabytes that do not compress: several packs.
     pub fn source(&self) -> PathBuf {
-        noise(&self.dir.path().join("source"))
+        noisy(&self.dir.path().join("source"))
     }
 
     /// Every key that was ever put has been stored once, everything verifies, and the restore is equal.

@@ -40,6 +40,19 @@ pub fn folder() -> TempDir {
     tempfile::Builder::new().prefix("evh-").tempdir().expect("temporary folder")
 }
 
+/// So many bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut noise = vec![0; length];
+    let mut state = seed + 1;
+    for block in noise.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        block.copy_from_slice(&state.to_le_bytes()[..block.len()]);
+    }
+    noise
+}
+
 /// Looks until `what` is there; the limit is generous because CI machines are busy.
 pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -222,6 +235,25 @@ impl Agent {
 
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
         Said::of(&self.command().args(args).output().expect("agent runs"))
+    }
+
+    /// The same, with the most memory the process held at once, in bytes (up to its last milliseconds).
+    pub fn run_measured<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> (Said, u64) {
+        let mut command = self.command();
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("agent runs");
+        let status = format!("/proc/{}/status", child.id());
+        let done = std::thread::spawn(move || child.wait_with_output());
+        let mut peak = 0;
+        while !done.is_finished() {
+            let told = fs::read_to_string(&status).unwrap_or_default();
+            let line = told.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+            peak = peak.max(kibibytes.unwrap_or(0_u64));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let output = done.join().expect("no panic").expect("its output");
+        (Said::of(&output), peak * 1024)
     }
 
     /// `backup --json PATH…`; any exit code of 0 or 3 is a committed snapshot.

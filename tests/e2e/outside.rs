@@ -1,35 +1,87 @@
 //! Others reading and writing: our decoder in Python, restic and rclone on our store, SeaweedFS under our platform.
 
-use std::{ffi::OsStr, fs, io::Write as _, net::TcpListener, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write as _,
+    net::TcpListener,
+    os::unix::fs::{FileExt as _, symlink},
+    path::Path,
+};
 
 use crate::{
     borders::python,
     compare,
-    harness::{Agent, Platform, bin, folder, is_root, root, tool},
+    harness::{Agent, Platform, bin, folder, is_root, noise, root, tool},
 };
 
 #[test]
-fn the_python_decoder_opens_a_vault_from_bucket_key_store_and_kit() {
+fn the_python_decoder_restores_a_vault_from_bucket_key_store_and_kit() {
     let dir = folder();
     let platform = Platform::start(&dir.path().join("state"));
     let kit = dir.path().join("kit.json");
     let agent = Agent::enrol(&platform, &dir.path().join("home"), Some(&kit));
     let source = dir.path().join("source");
-    fs::create_dir(&source).expect("mkdir");
-    let content: String = (0..5000).map(|i| format!("line {i}\n")).collect();
-    fs::write(source.join("readable.txt"), &content).expect("write");
-    fs::write(source.join("small"), "small file").expect("write");
-    agent.backup(&[&source]);
+    // Trees of several levels, files with lists of chunks, several packs, a bundle, a hole.
+    for folder in 0..20 {
+        let folder = source.join(format!("folder {folder}"));
+        fs::create_dir_all(&folder).expect("mkdir");
+        for file in 0..150 {
+            fs::write(folder.join(format!("{file}.txt")), format!("{file} of {folder:?}"))
+                .expect("write");
+        }
+    }
+    let mut noise = noise(300, 40 << 20);
+    fs::write(source.join("large"), &noise).expect("write");
+    let sparse = fs::File::create(source.join("sparse")).expect("create");
+    sparse.set_len(3 << 20).expect("length");
+    sparse.write_all_at(b"in the middle", 1 << 20).expect("write");
+    symlink("folder 7/7.txt", source.join("link")).expect("link");
+    fs::write(source.join("empty"), "").expect("write");
+
+    let mut kept = Vec::new();
+    for round in 0..3_usize {
+        // Changed, gone and new: every snapshot but the first is a difference.
+        noise[round << 23] ^= 1;
+        fs::write(source.join("large"), &noise).expect("write");
+        fs::write(source.join(format!("folder {round}/1.txt")), "changed").expect("write");
+        fs::remove_file(source.join(format!("folder {round}/2.txt"))).expect("remove");
+        fs::write(source.join(format!("new {round}")), format!("new in {round}")).expect("write");
+        let snapshot = agent.backup(&[&source])["snapshot_id"].as_str().expect("an id").to_owned();
+        let copy = dir.path().join(format!("as it was {round}"));
+        tool("cp", &["-a".as_ref(), source.as_ref(), copy.as_ref()]).expect(0);
+        kept.push((snapshot, copy));
+    }
 
     let decoder = root().join("tests/decoder/everhold_decode.py");
     let dev = platform.state.join("dev.json");
-    let base: [&OsStr; 4] = ["--dev-json".as_ref(), dev.as_ref(), "--kit".as_ref(), kit.as_ref()];
-    let listed = python(&decoder, &[&base[..], &["list".as_ref()]].concat());
-    let path = source.join("readable.txt");
+    let decode = |snapshot: &str, rest: &[&OsStr]| {
+        let base: [&OsStr; 6] = [
+            "--dev-json".as_ref(),
+            dev.as_ref(),
+            "--kit".as_ref(),
+            kit.as_ref(),
+            "--snapshot".as_ref(),
+            snapshot.as_ref(),
+        ];
+        python(&decoder, &[&base[..], rest].concat())
+    };
+    for (round, (snapshot, copy)) in kept.iter().enumerate() {
+        let out = dir.path().join(format!("restored {round}"));
+        decode(snapshot, &["restore".as_ref(), out.as_ref()]);
+        let restored = out.join(source.strip_prefix("/").expect("absolute"));
+        compare::same_content(copy, &restored);
+        let times = "find . -type f -printf '%m %T@ %p\n' | LC_ALL=C sort -k3";
+        compare::same_listing(copy, &restored, "modes and times", times);
+        let verified = decode(snapshot, &["verify".as_ref()]);
+        assert!(verified.starts_with("verified "), "{verified}");
+    }
+    let path = source.join("folder 1/1.txt");
+    let listed = decode("latest", &["list".as_ref()]);
     assert!(listed.contains(path.to_str().expect("UTF-8")), "{listed}");
     let out = dir.path().join("extracted");
-    python(&decoder, &[&base[..], &["extract".as_ref(), path.as_ref(), out.as_ref()]].concat());
-    assert_eq!(fs::read_to_string(out).expect("extracted"), content);
+    decode("latest", &["extract".as_ref(), path.as_ref(), out.as_ref()]);
+    assert_eq!(fs::read_to_string(out).expect("extracted"), "changed");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     compare,
-    harness::{Agent, Platform, Said, bin, folder, tool},
+    harness::{Agent, Platform, Said, bin, folder, noise, tool},
 };
 
 const BUCKETS: [&str; 2] = ["everhold-vaults", "everhold-keys"];
@@ -23,17 +23,6 @@ fn fill(source: &Path) {
         fs::write(source.join(format!("sub/small-{n}")), format!("small file {n}")).expect("write");
     }
     fs::write(source.join("sub/deep/large.bin"), noise(7, 3_000_000)).expect("write");
-}
-
-/// Bytes nothing compresses.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as u8
-    };
-    (0..length).map(|_| next()).collect()
 }
 
 fn words<'a>(parts: &'a [&'a str]) -> Vec<&'a OsStr> {

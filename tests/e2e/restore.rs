@@ -1,12 +1,17 @@
 //! What was backed up comes back: bit for bit, attribute for attribute, and what could not be read is said.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::Path,
+    process::Command,
+};
 
 use serde_json::Value;
 
 use crate::{
     compare,
-    harness::{Agent, Platform, folder, is_root, tool},
+    harness::{Agent, Platform, Said, folder, is_root, noise, tool},
 };
 
 fn setup() -> (tempfile::TempDir, Platform, Agent) {
@@ -71,6 +76,53 @@ fn acls_xattrs_hard_links_and_holes_are_kept() {
     compare::same_acls_and_xattrs(&source, &restored);
     compare::same_hard_links(&source, &restored);
     compare::same_holes(&source.join("holes"), &restored.join("holes"));
+}
+
+#[test]
+fn ten_tebibytes_of_holes_are_kept_within_the_promised_memory() {
+    const SIZE: u64 = 10 << 40;
+    let (dir, _platform, agent) = setup();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).expect("mkdir");
+    let file = fs::File::create(source.join("disk.img")).expect("create");
+    file.set_len(SIZE).expect("a file system with files of 10 TiB");
+    let data = noise(9, 300_000);
+    // At its beginning, across an odd place in its middle, and up to its last byte.
+    let places = [0, SIZE / 2 + 4_097, SIZE - data.len() as u64];
+    let write = |at: u64| file.write_all_at(&data, at).expect("write");
+    places.into_iter().for_each(write);
+    let within = |what: &str, (said, peak): (Said, u64), most: u64| {
+        let said = said.expect(0);
+        println!("{what}: {} MB at most", peak / 1_000_000);
+        assert!((1..=most).contains(&peak), "{what}: {peak} bytes of memory");
+        said.last_json()
+    };
+    let path = source.as_os_str();
+    let backup = ["backup".as_ref(), "--json".as_ref(), path];
+    within("first backup", agent.run_measured(backup), 192_000_000);
+    write(SIZE / 4);
+    let small = [&backup[..], &["--memory".as_ref(), "small".as_ref()]].concat();
+    let said = within("changed, small", agent.run_measured(small), 96_000_000);
+    assert_eq!(said["source_bytes"], SIZE, "{said}");
+
+    let target = dir.path().join("out");
+    let target_path = target.as_os_str();
+    let restore: [&std::ffi::OsStr; 5] = [
+        "restore".as_ref(),
+        "latest".as_ref(),
+        "--json".as_ref(),
+        "--target".as_ref(),
+        target_path,
+    ];
+    within("restore", agent.run_measured(restore), 128_000_000);
+    let restored = target.join(source.strip_prefix("/").expect("absolute")).join("disk.img");
+    compare::same_holes(&source.join("disk.img"), &restored);
+    let restored = fs::File::open(restored).expect("restored");
+    for at in places.into_iter().chain([SIZE / 4]) {
+        let mut got = vec![0; data.len()];
+        restored.read_exact_at(&mut got, at).expect("read");
+        assert!(got == data, "at {at}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     compare,
-    harness::{Agent, Platform, folder, wait_for},
+    harness::{Agent, Platform, folder, noise, wait_for},
 };
 
 struct Scene {
@@ -29,16 +29,8 @@ fn scene(mebibytes: u64) -> Scene {
     for at in 0..300 {
         fs::write(source.join(format!("small-{at}")), format!("{at}\n").repeat(at)).expect("write");
     }
-    let mut noise = vec![0_u8; 8 << 20];
     for at in 0..mebibytes / 8 {
-        let mut state = at + 1;
-        for block in noise.chunks_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            block.copy_from_slice(&state.to_le_bytes()[..block.len()]);
-        }
-        fs::write(source.join(format!("noise-{at}")), &noise).expect("write");
+        fs::write(source.join(format!("noise-{at}")), noise(at, 8 << 20)).expect("write");
     }
     agent.backup(&[&source]);
     Scene { dir, _platform: platform, agent, source }
@@ -104,6 +96,24 @@ fn a_limit_on_downloads_is_held() {
     // 48 MiB at 8 MiB/s; a busy machine may be slower, never faster.
     assert!(took > 6.0 * 0.95, "{took} s");
     compare::same_content(&scene.source, &scene.arrived());
+}
+
+#[test]
+fn limits_on_reads_and_uploads_are_held() {
+    let scene = scene(8);
+    for (seed, limit) in [(100, "--limit-read"), (200, "--limit-upload")] {
+        let source = scene.dir.path().join(limit);
+        fs::create_dir(&source).expect("mkdir");
+        fs::write(source.join("noise"), noise(seed, 24 << 20)).expect("write");
+        let started = Instant::now();
+        let mut agent = scene.agent.command();
+        let done = agent.args(["backup", "--json", limit, "8M"]).arg(&source).output();
+        let took = started.elapsed().as_secs_f64();
+        let done = done.expect("agent");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        // 24 MiB at 8 MiB/s; a busy machine may be slower, never faster.
+        assert!(took > 3.0 * 0.95, "{limit}: {took} s");
+    }
 }
 
 #[test]

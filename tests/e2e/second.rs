@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     compare,
-    faulty::{devstore, noise},
+    faulty::{devstore, noisy},
     harness::{Agent, Platform, Said, bin, folder, tool},
 };
 
@@ -57,7 +57,7 @@ fn a_vault_lives_on_from_its_second_copy_and_is_repaired_from_it() {
     let platform = Platform::start_with(&dir.path().join("state"), &args);
     let kit = dir.path().join("kit.json");
     let agent = Agent::enrol(&platform, &dir.path().join("home"), Some(&kit));
-    let source = noise(&dir.path().join("source"));
+    let source = noisy(&dir.path().join("source"));
     agent.backup(&[&source]);
     fs::write(source.join("later"), "a second snapshot, built on the first").expect("write");
     agent.backup(&[&source]);

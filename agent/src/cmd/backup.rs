@@ -10,7 +10,7 @@ use super::{Backup, Share};
 use crate::{
     output::{Exit, Output, bytes, plain},
     pipeline::{
-        backup::{Done, Limits, Plan, Watch, bury_predecessor, execute},
+        backup::{CHECKPOINT, Done, Limits, Plan, Watch, bury_predecessor, execute},
         feed::LeftOut,
         member::Member,
     },
@@ -34,6 +34,8 @@ pub struct Summary<'a> {
     pub source_bytes: u64,
     /// Content not stored before, without metadata.
     pub new_bytes: u64,
+    /// Read from files: what looked as before was not.
+    pub read_bytes: u64,
     pub stored_bytes: u64,
     pub duration_ms: u64,
     /// All, or the first of very many.
@@ -163,8 +165,13 @@ pub fn plan(
         agent_home: home.fingerprint(),
     };
     let options = WalkOptions { excludes, names: Names::of_this_machine() };
-    let limits = Limits { upload: share.limit_upload, read: share.limit_read };
-    Ok(Plan { roots, options, source, memory: share.memory, limits })
+    let limits = Limits {
+        upload: share.limit_upload,
+        download: share.limit_download,
+        read: share.limit_read,
+    };
+    let checkpoint = share.checkpoint_every.map_or(CHECKPOINT, Duration::from_secs);
+    Ok(Plan { roots, options, source, memory: share.memory, limits, checkpoint })
 }
 
 fn exists(root: &[Vec<u8>]) -> bool {
@@ -208,6 +215,7 @@ pub fn report(done: &Done, output: &Output) {
             files: done.stats.files,
             source_bytes: done.stats.source_bytes,
             new_bytes: done.stats.new_bytes,
+            read_bytes: done.read_bytes,
             stored_bytes: done.stats.stored_bytes,
             duration_ms: done.stats.duration_ms,
             exceptions: &done.exceptions,
@@ -295,15 +303,16 @@ mod tests {
             files: 1,
             source_bytes: 2,
             new_bytes: 3,
-            stored_bytes: 4,
-            duration_ms: 5,
+            read_bytes: 4,
+            stored_bytes: 5,
+            duration_ms: 6,
             exceptions: &[],
             exceptions_file: None,
         };
         let text = serde_json::to_string(&summary).expect("json");
         assert_eq!(
             text,
-            r#"{"snapshot_id":"snp_01010101010101010101010101010101","status":"succeeded","files":1,"source_bytes":2,"new_bytes":3,"stored_bytes":4,"duration_ms":5,"exceptions":[]}"#
+            r#"{"snapshot_id":"snp_01010101010101010101010101010101","status":"succeeded","files":1,"source_bytes":2,"new_bytes":3,"read_bytes":4,"stored_bytes":5,"duration_ms":6,"exceptions":[]}"#
         );
     }
 }

@@ -156,6 +156,12 @@ pub struct Share {
     /// Read at most so much a second from files: 500k, 10M, 1.5G.
     #[arg(long, value_name = "RATE")]
     pub limit_read: Option<Rate>,
+    /// Fetch at most so much a second from the store, where something is carried over: 500k, 10M, 1.5G.
+    #[arg(long, value_name = "RATE")]
+    pub limit_download: Option<Rate>,
+    /// How often what was read is made safe, so that a backup which is interrupted goes on from there; 300 if not said.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub checkpoint_every: Option<u64>,
 }
 
 #[derive(Debug, Args)]

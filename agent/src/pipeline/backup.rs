@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -87,8 +87,9 @@ impl Memory {
     }
 }
 
-/// What was read is made safe this often: an interruption costs no more. Two packs more in this time are nothing.
-const CHECKPOINT: Duration = Duration::from_secs(300);
+/// What was read is made safe this often, if nobody asks for another time: an interruption costs no more. Two packs
+/// more in this time are nothing.
+pub const CHECKPOINT: Duration = Duration::from_secs(300);
 
 /// Files in the agent's home with the whole of a list too long to show.
 const EXCEPTIONS: &str = "exceptions.jsonl";
@@ -130,6 +131,8 @@ pub struct Plan {
     pub source: RunSource,
     pub memory: Memory,
     pub limits: Limits,
+    /// How often what was read is made safe.
+    pub checkpoint: Duration,
 }
 
 /// What a run may take from others.
@@ -137,6 +140,8 @@ pub struct Plan {
 pub struct Limits {
     /// Bytes per second to the store, all transfers together.
     pub upload: Option<Rate>,
+    /// Bytes per second from the store: what is carried over, the parent's tree.
+    pub download: Option<Rate>,
     /// Bytes per second read from files.
     pub read: Option<Rate>,
 }
@@ -147,6 +152,8 @@ pub struct Done {
     pub snapshot_id: SnapshotId,
     pub status: RunState,
     pub stats: SnapshotStats,
+    /// Read from files, what was read twice counted twice.
+    pub read_bytes: u64,
     pub exceptions: Told<RunException>,
     pub left_out: Told<LeftOut>,
     pub locked_until: Timestamp,
@@ -258,7 +265,9 @@ async fn attempt(
     let spool = spool.with_md5(session.content_md5).with_rooms(plan.memory.packs_in_memory());
     let lane = Lane {
         control: member.control.clone(),
-        transfer: Transfer::new()?.with_upload_limit(Pace::shared(plan.limits.upload)),
+        transfer: Transfer::new()?
+            .with_upload_limit(Pace::shared(plan.limits.upload))
+            .with_download_limit(Pace::shared(plan.limits.download)),
         session: session.id,
         fence: session.fence,
         cache: Cache::at(&member.home.cache()),
@@ -314,6 +323,7 @@ async fn attempt(
         snapshot_id: reply.snapshot.id,
         status: reply.snapshot.status,
         stats: commit.stats,
+        read_bytes: watch.counters.read_bytes.load(Ordering::Relaxed),
         exceptions,
         left_out: made.left_out,
         locked_until: reply.snapshot.locked_until,
@@ -486,7 +496,7 @@ impl Seat {
             Arc::new(sink),
             world.ids.clone(),
         )?;
-        writer.checkpoint_every(faults::every(CHECKPOINT));
+        writer.checkpoint_every(faults::every(plan.checkpoint));
         if let Some(parent) = parent {
             half_dead::carry_over(&mut writer, parent.frames(), &half_dead)?;
         }

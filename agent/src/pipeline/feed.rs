@@ -44,6 +44,8 @@ const FIRST_READ: usize = 64 * 1024;
 pub struct Counters {
     pub files: AtomicU64,
     pub source_bytes: AtomicU64,
+    /// Of `source_bytes`, what was read; the rest looked as before.
+    pub read_bytes: AtomicU64,
     pub exceptions: AtomicU64,
     pub stored_bytes: Arc<AtomicU64>,
 }
@@ -213,7 +215,12 @@ impl<'a> Feeder<'a> {
         let path = found.path.clone();
         // Not after the first read: that may take long, and a write meanwhile must not look old.
         let begun = self.clock.now();
-        let first = match first_read(&mut content, &mut self.buffer, self.pace.as_deref()) {
+        let first = match first_read(
+            &mut content,
+            &mut self.buffer,
+            self.pace.as_deref(),
+            &self.counters,
+        ) {
             Ok(first) => first,
             Err(error) => {
                 let detail = format!("cannot be read: {error}");
@@ -390,19 +397,27 @@ impl Visitor for Feeder<'_> {
     }
 }
 
-fn first_read(content: &mut OpenFile, buffer: &mut [u8], pace: Option<&Pace>) -> io::Result<usize> {
+fn first_read(
+    content: &mut OpenFile,
+    buffer: &mut [u8],
+    pace: Option<&Pace>,
+    counters: &Counters,
+) -> io::Result<usize> {
     loop {
         match content.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return paid(other, pace),
+            other => return paid(other, pace, counters),
         }
     }
 }
 
-/// The same, once what was read is within the limit.
-fn paid(read: io::Result<usize>, pace: Option<&Pace>) -> io::Result<usize> {
-    if let (Ok(bytes), Some(pace)) = (&read, pace) {
-        pace.take_blocking(*bytes as u64);
+/// The same, counted, and once what was read is within the limit.
+fn paid(read: io::Result<usize>, pace: Option<&Pace>, counters: &Counters) -> io::Result<usize> {
+    if let Ok(bytes) = &read {
+        counters.read_bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
+        if let Some(pace) = pace {
+            pace.take_blocking(*bytes as u64);
+        }
     }
     read
 }
@@ -424,7 +439,7 @@ impl Read for Tolerant<'_> {
             return Ok(0);
         }
         let most = self.pace.map_or(buffer.len(), |pace| pace.piece(buffer.len()));
-        match paid(self.inner.read(&mut buffer[..most]), self.pace) {
+        match paid(self.inner.read(&mut buffer[..most]), self.pace, self.counters) {
             Ok(bytes) => {
                 self.counters.source_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                 self.counted += bytes as u64;

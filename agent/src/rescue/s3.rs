@@ -1,8 +1,8 @@
 //! Any S3 endpoint, read-only, through object_store.
 //!
-//! Invariant: an answer that is not exactly the range asked for is an error. Versions named by manifests are asked for
-//! first, so that an object somebody overwrote later is still the right one; a copy of the bucket elsewhere has other
-//! versions, and then the key alone must do: the hash decides in either case.
+//! Invariant: an answer that is not exactly the range asked for is an error, and so is a list that breaks off. Versions
+//! named by manifests are asked for first, so that an object somebody overwrote later is still the right one; a copy of
+//! the bucket elsewhere has other versions, and then the key alone must do: the hash decides in either case.
 
 use std::{
     ops::Range,
@@ -19,6 +19,7 @@ use object_store::{
 use tokio::runtime::Handle;
 use url::Url;
 use vault::{
+    listing::WholeLists,
     rescue::{Listed, Objects},
     snapshot::SourceError,
 };
@@ -48,6 +49,7 @@ impl S3 {
         runtime: Handle,
     ) -> Result<Self, object_store::Error> {
         let mut builder = AmazonS3Builder::new()
+            .with_http_connector(WholeLists::default())
             .with_endpoint(endpoint.as_str().trim_end_matches('/'))
             .with_allow_http(endpoint.scheme() == "http")
             .with_virtual_hosted_style_request(false)
@@ -120,5 +122,54 @@ impl Objects for S3 {
             }
             Ok(bytes)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    /// Answers whatever is asked with this.
+    fn always(body: &str) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        std::thread::spawn(move || {
+            while let Ok((mut socket, _)) = listener.accept() {
+                let _ = socket.read(&mut [0; 16_384]);
+                let _ = socket.write_all(answer.as_bytes());
+            }
+        });
+        url.parse().unwrap()
+    }
+
+    #[test]
+    fn who_rescues_is_told_of_a_list_that_breaks_off() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let list = |body: &str| {
+            let key = Key { region: "us-east-1", id: "id", secret: "secret", token: None };
+            let store =
+                S3::connect(&always(body), "bucket", &key, runtime.handle().clone()).unwrap();
+            let mut names = Vec::new();
+            store.list("vaults/", &mut |listed| names.push(listed.key)).map(|()| names)
+        };
+        let page = |says: &str| {
+            let object = "<Contents><Key>vaults/a</Key><Size>3</Size>\
+                <LastModified>2026-01-01T00:00:00Z</LastModified></Contents>";
+            format!("<ListBucketResult>{object}{says}</ListBucketResult>")
+        };
+        let whole = list(&page("<IsTruncated>false</IsTruncated>")).unwrap();
+        assert_eq!(whole, ["vaults/a"]);
+        let html = "<html><body>Service temporarily unavailable</body></html>".to_owned();
+        for torn in [page("<IsTruncated>true</IsTruncated>"), page(""), html, String::new()] {
+            assert!(matches!(list(&torn), Err(SourceError::Failed(_))), "{torn}");
+        }
     }
 }

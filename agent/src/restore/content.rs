@@ -8,10 +8,11 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    os::{fd::AsFd as _, unix::fs::FileExt as _},
+    os::fd::AsFd as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
 };
 
+use faults::write_all_at;
 use rustix::{
     fs::{FallocateFlags, fallocate, fchmod, fstat, ftruncate, futimens},
     io::Errno,
@@ -189,8 +190,7 @@ impl<'a> Crew<'a> {
         }
         self.open(job, state, bytes.len() as u64).map_err(|refused| self.explain(refused))?;
         let Some(handle) = &state.handle else { return Ok(()) };
-        point("restore: write").map_err(|errno| self.explain(errno.into()))?;
-        handle.write_all_at(bytes, at).map_err(|error| {
+        write_all_at("restore: write", handle, bytes, at).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             self.explain(errno.into())
         })?;
@@ -411,8 +411,7 @@ fn zeros(handle: &File, mut offset: u64, mut length: u64) -> Result<(), String> 
     while length > 0 {
         let part = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
         let zeros = ZEROS.get(..part).unwrap_or_default();
-        faults::point("restore: write").map_err(|error| error.to_string())?;
-        handle.write_all_at(zeros, offset).map_err(|error| error.to_string())?;
+        write_all_at("restore: write", handle, zeros, offset).map_err(|error| error.to_string())?;
         offset += part as u64;
         length -= part as u64;
     }

@@ -10,7 +10,7 @@ mod points;
 pub use bugs::{Bug, planted};
 #[cfg(feature = "points")]
 pub use points::{Verdict, make_eager, watch};
-pub use points::{every, hurry, point, sooner, write_all, write_pieces};
+pub use points::{every, hurry, point, sooner, write_all, write_all_at, write_pieces};
 
 #[cfg(all(any(feature = "points", feature = "bugs"), not(debug_assertions)))]
 compile_error!("fault points and planted bugs are for tests: this build would ship them");

@@ -1,7 +1,9 @@
 //! Fault points: one call before every change of state outside the process's memory.
 
 use std::{
+    fs::File,
     io::{self, Write},
+    os::unix::fs::FileExt as _,
     time::Duration,
 };
 
@@ -106,6 +108,25 @@ pub fn write_pieces<'a>(
     }
     let _ = name;
     pieces.try_for_each(|piece| file.write_all(piece))
+}
+
+/// Writes all of `bytes` at an offset, as a change of state of this name.
+///
+/// # Errors
+/// What the system says, or a test decided.
+#[inline]
+pub fn write_all_at(name: &'static str, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(feature = "points")]
+    match verdict(name) {
+        Verdict::Pass | Verdict::Delay(_) => {}
+        Verdict::Fail(errno) => return Err(io::Error::from_raw_os_error(errno)),
+        Verdict::Tear => {
+            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+    }
+    let _ = name;
+    file.write_all_at(bytes, offset)
 }
 
 /// A pause between tries; a thousandth of it where faults are enumerated.

@@ -41,6 +41,8 @@ pub mod id;
 pub mod index;
 pub mod keys;
 pub mod layout;
+#[cfg(feature = "listing")]
+pub mod listing;
 pub mod manifest;
 pub mod pack;
 pub mod receipt;

@@ -224,6 +224,7 @@ async fn finish_reaping(
     let prefix = layout::vault_prefix(machine.tenant, machine.vault);
     let listed = world.second.straight.list_versions(&prefix, None).await.map_err(words)?;
     let is_pack = |key: &String| key.contains("/data/") || key.contains("/meta/");
+    needed.retain(is_pack);
     let there: BTreeSet<String> =
         listed.versions.into_iter().map(|version| version.key).filter(is_pack).collect();
     match (needed.difference(&there).next(), there.difference(&needed).next()) {
@@ -282,9 +283,4 @@ async fn finish_healing(world: &World, scene: &mut Scene) -> Result<(), String> 
 
 fn words(error: impl std::fmt::Display) -> String {
     error.to_string()
-}
-
-/// Where a pack lies.
-pub fn key_of(machine: &Machine, pack: &vault::manifest::PackRef) -> String {
-    layout::object_key(machine.tenant, machine.vault, pack.kind.object(), &pack.sha256, pack.id)
 }

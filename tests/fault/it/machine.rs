@@ -23,7 +23,7 @@ use everhold_agent::{
     cmd::open,
     control::{Control, Transfer, World as Outside},
     pipeline::{
-        backup::{Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
+        backup::{CHECKPOINT, Done, Limits, Memory, Plan, Watch, bury_predecessor, execute},
         member::Member,
         second::SecondCopy,
         source::{Caching, fetch_chain},
@@ -38,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 use vault::{
     descriptor::{self, PackSizes, VaultDescriptor},
     keys::{AgentKeys, Recipient, VaultKeys},
+    layout::{self, ObjectKind},
+    manifest::{PackRef, SignedManifest},
     pack::PackKind,
     snapshot::Reader,
     tree::{Content, EntryKind},
@@ -250,6 +252,7 @@ impl Machine {
             // By turns in memory and through the journal.
             memory: if self.epoch.is_multiple_of(2) { Memory::Normal } else { Memory::Small },
             limits: Limits::default(),
+            checkpoint: CHECKPOINT,
         };
         let assignment = self.lease(world);
         let done = execute(&member, plan, &assignment, &Watch::default()).await;
@@ -332,9 +335,31 @@ impl Machine {
     pub async fn needs(&self, world: &World, id: SnapshotId) -> Result<Vec<String>, String> {
         let member = self.member(world)?;
         let transfer = Transfer::new().map_err(|error| error.to_string())?;
-        let chain = fetch_chain(&member, &transfer, id, &SecondCopy::when(Caching::Use)).await;
+        Ok(self.objects(&member, &transfer, id).await?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Where a pack lies.
+    fn key_of(&self, pack: &PackRef) -> String {
+        layout::object_key(self.tenant, self.vault, pack.kind.object(), &pack.sha256, pack.id)
+    }
+
+    /// Keys of the packs and manifests of a snapshot, with the version where one is named.
+    async fn objects(
+        &self,
+        member: &Member,
+        transfer: &Transfer,
+        id: SnapshotId,
+    ) -> Result<Vec<(String, Option<String>)>, String> {
+        let second = SecondCopy::when(Caching::Use);
+        let chain = fetch_chain(member, transfer, id, &second).await;
         let chain = chain.map_err(|error| error.to_string())?;
-        Ok(chain.packs.iter().map(|pack| crate::laws::key_of(self, pack)).collect())
+        let of_pack = |pack| (self.key_of(pack), Some(pack.version_id.clone()));
+        let of_manifest = |manifest: &SignedManifest| {
+            let (kind, sha256) = (ObjectKind::Manifest, &manifest.sha256);
+            (layout::object_key(self.tenant, self.vault, kind, sha256, manifest.id), None)
+        };
+        let packs = chain.packs.iter().map(of_pack);
+        Ok(packs.chain(chain.manifests.iter().map(of_manifest)).collect())
     }
 
     /// The disk below the first store spoils the bundle of small files in a snapshot.
@@ -355,7 +380,7 @@ impl Machine {
             (spot.pack.clone(), range.expect("its frame"))
         });
         let (pack, range) = looked.await;
-        let key = crate::laws::key_of(self, &pack);
+        let key = self.key_of(&pack);
         let bytes = world.first.straight.get(&key, &pack.version_id).await.expect("the pack");
         world.first.spoil(&bytes, range.start + 40);
         self.forget_cache().expect("the cache goes");
@@ -370,19 +395,23 @@ impl Machine {
         }
     }
 
-    /// When the store lets go of each object of every snapshot, by key; of the earliest promise that names it.
+    /// When the store lets go of each object of every snapshot, its manifests and receipt too, by key; of the earliest promise that names it.
     pub async fn lock_ends(&self, world: &World) -> Result<BTreeMap<String, Timestamp>, String> {
         let member = self.member(world)?;
         let transfer = Transfer::new().map_err(|error| error.to_string())?;
         let found = member.control.snapshots(self.workload).await.map_err(|e| e.to_string())?;
         let mut ends = BTreeMap::new();
         for snapshot in found {
-            let second = SecondCopy::when(Caching::Use);
-            let chain = fetch_chain(&member, &transfer, snapshot.id, &second).await;
-            for pack in chain.map_err(|error| error.to_string())?.packs.iter() {
-                let key = crate::laws::key_of(self, pack);
-                let facts = world.first.straight.head(&key, Some(&pack.version_id)).await;
+            let mut objects = self.objects(&member, &transfer, snapshot.id).await?;
+            let receipt = layout::receipt_key(self.tenant, self.vault, snapshot.id);
+            objects.push((receipt.clone(), None));
+            for (key, version) in objects {
+                let facts = world.first.straight.head(&key, version.as_deref()).await;
                 let facts = facts.map_err(|error| error.to_string())?;
+                if facts.is_none() && key == receipt {
+                    // Still on its way: the next round of records brings it.
+                    continue;
+                }
                 let end = facts.and_then(|facts| facts.lock_until);
                 let end = end.ok_or_else(|| format!("{key} is not locked"))?;
                 if end < snapshot.protect_until.max(snapshot.locked_until) {

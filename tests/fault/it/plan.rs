@@ -107,7 +107,7 @@ impl Fault {
         };
         let is_read = op.name.starts_with("GET") || op.name.starts_with("HEAD");
         match op.seam {
-            Seam::Disk if op.name.ends_with(": write") && !op.name.starts_with("restore") => {
+            Seam::Disk if op.name.ends_with(": write") => {
                 vec![Kill, FailOnce, FailForever, Delay, Tear]
             }
             Seam::Disk => vec![Kill, FailOnce, FailForever, Delay],
@@ -122,6 +122,7 @@ impl Fault {
                 Tear,
                 TearAnswer,
                 Html,
+                Stall,
             ],
             Seam::AgentStore if is_read => {
                 vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay, TearAnswer, Html, Stall]
@@ -140,8 +141,12 @@ impl Fault {
                 Stall,
             ],
             Seam::Sql => vec![Kill, KillAfter, FailOnce, FailForever, LoseAck, Delay],
+            // An answer without a body is not torn.
             Seam::ServerStore if op.name.starts_with("HEAD") => {
-                vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay]
+                vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay, Html, Stall]
+            }
+            Seam::ServerStore if is_read => {
+                vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay, TearAnswer, Html, Stall]
             }
             Seam::ServerStore => vec![
                 Kill,
@@ -151,8 +156,10 @@ impl Fault {
                 FailForever,
                 LoseAck,
                 Delay,
+                Tear,
                 TearAnswer,
                 Html,
+                Stall,
             ],
         }
     }

@@ -27,14 +27,17 @@ async fn always(body: &'static str) -> String {
 const ONE: &str = "<Version><Key>k</Key><VersionId>v</VersionId><IsLatest>true</IsLatest>\
     <LastModified>2026-01-01T00:00:00Z</LastModified><Size>3</Size></Version>";
 
+/// A client of a store that answers everything with this.
+async fn told(body: String) -> S3Store {
+    let mut config = TestStore::start().await.config();
+    config.endpoint = Some(always(body.leak()).await.parse().expect("a URL"));
+    S3Store::connect(config).await.expect("connects")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_breaks_off_is_no_list() {
-    let store = TestStore::start().await;
     let list = async |inside: &str| {
-        let body = format!("<ListVersionsResult>{inside}</ListVersionsResult>");
-        let mut config = store.config();
-        config.endpoint = Some(always(body.leak()).await.parse().expect("a URL"));
-        let store = S3Store::connect(config).await.expect("connects");
+        let store = told(format!("<ListVersionsResult>{inside}</ListVersionsResult>")).await;
         store.list_versions("", None).await
     };
     let whole = list(&format!("{ONE}<IsTruncated>false</IsTruncated>")).await.expect("a list");
@@ -45,5 +48,21 @@ async fn a_list_that_breaks_off_is_no_list() {
     for torn in [format!("{ONE}<IsTruncated>true</IsTruncated>"), ONE.to_owned()] {
         let refused = list(&torn).await;
         assert!(matches!(refused, Err(StoreError::Incomplete { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_objects_are_listed_whole_or_not_at_all() {
+    let page = |says: &str| {
+        let object = "<Contents><Key>k/a</Key><Size>3</Size>\
+            <LastModified>2026-01-01T00:00:00Z</LastModified></Contents>";
+        format!("<ListBucketResult>{object}{says}</ListBucketResult>")
+    };
+    let list = async |body: String| told(body).await.list_key_objects("k/").await;
+    let whole = list(page("<IsTruncated>false</IsTruncated>")).await.expect("a list");
+    assert_eq!(whole, ["k/a"]);
+    let html = "<html><body>Service temporarily unavailable</body></html>".to_owned();
+    for torn in [page("<IsTruncated>true</IsTruncated>"), page(""), html] {
+        assert!(list(torn.clone()).await.is_err(), "{torn}");
     }
 }

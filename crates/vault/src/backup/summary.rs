@@ -31,7 +31,8 @@ impl Summary {
         self.source_bytes = stats.source_bytes;
         self
     }
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// Deterministic CBOR: what is sealed as the summary's frame (`docs/vault-format.md`).
+    pub fn encode(&self) -> Vec<u8> {
         let mut map = MapWriter::new();
         map.field(1).uint(1_u8);
         let list = map.field(2).array(self.paths.len());
@@ -47,7 +48,8 @@ impl Summary {
         counts.uint(self.others).uint(self.source_bytes).uint(self.exceptions);
         map.finish()
     }
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+    /// Reads what [`Self::encode`] writes, and no other form of it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
         let mut reader = Reader::new(bytes);
         let r = &mut reader;
         let mut fields = Fields::enter(r)?;

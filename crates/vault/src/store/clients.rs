@@ -18,6 +18,7 @@ use object_store::{
 };
 
 use super::{Credentials, StoreConfig, StoreError};
+use crate::listing::WholeLists;
 
 pub(super) fn client(config: &StoreConfig, credentials: &Credentials) -> Client {
     let keys = SdkCredentials::from_keys(&credentials.access_key, &credentials.secret_key, None);
@@ -56,6 +57,7 @@ pub(super) fn reader(
         ..BackoffConfig::default()
     };
     let builder = AmazonS3Builder::new()
+        .with_http_connector(WholeLists::default())
         .with_retry(ReadRetries { backoff, ..ReadRetries::default() })
         .with_bucket_name(bucket)
         .with_region(&config.region)

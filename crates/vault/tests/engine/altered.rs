@@ -11,9 +11,11 @@ use std::{
 
 use domain::{PackId, RunId, SeededIds, SnapshotId};
 use vault::{
+    certificate::LockCertificate,
     descriptor::VaultDescriptor,
     id::{FrameKind, Sha256},
     keys::{AgentKeys, KitVault, RecoveryKit, RootKey, Roster, VaultKeys, Wrap},
+    layout::{self, Name, ObjectKind},
     manifest::SignedManifest,
     pack::PackKind,
     receipt::{ForgetRecord, Receipt},
@@ -21,7 +23,7 @@ use vault::{
 };
 
 use crate::{
-    common::{Done, Lab, Tree, dir, file, noise, read_back},
+    common::{Done, Lab, Source, Tree, dir, file, noise, read_back},
     mutate::below,
 };
 
@@ -29,8 +31,9 @@ use crate::{
 pub struct Object {
     pub kind: &'static str,
     pub bytes: Vec<u8>,
-    /// Same kind, same vault: of another time, name or recipient.
-    others: Vec<Vec<u8>>,
+    /// Good ones of the same kind that are put in its place: `replay`, one that was right before, or `swap`, one of
+    /// another name, recipient or vault.
+    others: Vec<(&'static str, Vec<u8>)>,
     /// Which pack it is, for packs.
     sha256: Sha256,
 }
@@ -41,6 +44,9 @@ pub struct Samples {
     pub directory: Vec<u8>,
     pub nodes: Vec<Vec<u8>>,
     pub entries: Vec<Vec<u8>>,
+    pub summary: Vec<u8>,
+    /// Keys below the vault's prefix.
+    pub names: Vec<String>,
     pub compressed: Vec<u8>,
     vault: Bench,
 }
@@ -57,14 +63,19 @@ struct Bench {
 }
 
 fn tree(version: u64) -> Tree {
+    // Changed at another time: what looks as before is not read.
+    let at_that_time = |(key, mut source): (Vec<u8>, Source)| {
+        source.entry.mtime.secs += i64::try_from(version).expect("a small number");
+        (key, source)
+    };
     Tree::from([
         dir(""),
         dir("a"),
-        file("a/small", format!("small {version}")),
+        at_that_time(file("a/small", format!("small {version}"))),
         file("a/other", "the same in every version"),
         file("a/empty", ""),
         file("big", noise(7, 60_000)),
-        file("changed", noise(100 + version, 40_000)),
+        at_that_time(file("changed", noise(100 + version, 40_000))),
     ])
 }
 
@@ -74,6 +85,9 @@ pub fn samples() -> Samples {
     lab.workers = 1;
     let first = lab.backup(&tree(1), None);
     let newest = lab.increment(&tree(2), &first);
+    assert_eq!(newest.reread, 2, "the second version is stored");
+    // Of another machine, with its own chain.
+    let sibling = lab.backup(&tree(3), None).object;
     let content = read_back(&lab.reader(&newest));
     let receipt_key = lab.agent_keys.signing_key();
     let bench = |lab: Lab| {
@@ -83,9 +97,8 @@ pub fn samples() -> Samples {
         Bench { content, receipt_key, receipt, forget, kit, newest, lab }
     };
     let mut objects = packs(&lab);
-    let older = first.object.clone();
     let vault = bench(lab);
-    objects.extend(vault.others(older));
+    objects.extend(vault.others(vec![("replay", first.object), ("swap", sibling)]));
     let reader = vault.lab.reader(&vault.newest);
     objects.retain(|object| {
         !object.kind.ends_with("pack") || reader.frames().pack_ref(&object.sha256).is_some()
@@ -93,12 +106,15 @@ pub fn samples() -> Samples {
     let entries = reader.entries().expect("entries").map(|entry| entry.expect("entry").encode());
     let entries = entries.collect();
     let nodes = nodes(&reader, &vault.newest);
+    let summary = &vault.newest.chain[0].manifest.summary;
+    let summary = reader.frames().frame(FrameKind::Summary, summary).expect("a summary").to_vec();
+    let names = names(&vault.receipt);
     drop(reader);
     let mut compressor = vault::compress::Compressor::default();
     let compressed = compressor.compress(3, &[b'x'; 1_000]).1.to_vec();
     // Of a directory the shape only: one frame of padding.
     let directory = vec![1, 0, 0, 0, 0, 0];
-    Samples { objects, directory, nodes, entries, compressed, vault }
+    Samples { objects, directory, nodes, entries, summary, names, compressed, vault }
 }
 
 fn nodes(reader: &vault::snapshot::Reader, done: &Done) -> Vec<Vec<u8>> {
@@ -106,6 +122,18 @@ fn nodes(reader: &vault::snapshot::Reader, done: &Done) -> Vec<Vec<u8>> {
     let raw = reader.frames().frame(FrameKind::Node, &root.node).expect("the root");
     assert!(Node::decode(&raw).is_ok());
     vec![raw.to_vec()]
+}
+
+fn names(receipt: &Receipt) -> Vec<String> {
+    let (sha256, upload) = (receipt.manifest_sha256, receipt.manifest);
+    let objects = ObjectKind::ALL.map(|kind| Name::Object(kind, sha256, upload));
+    let records = [Name::Receipt(receipt.snapshot), Name::Forget(receipt.snapshot)];
+    let prefix = layout::vault_prefix(receipt.tenant, receipt.vault);
+    let below = |name: Name| {
+        let key = name.key(receipt.tenant, receipt.vault);
+        key[prefix.len() + 1..].to_owned()
+    };
+    objects.into_iter().chain(records).map(below).collect()
 }
 
 fn packs(lab: &Lab) -> Vec<Object> {
@@ -118,7 +146,7 @@ fn packs(lab: &Lab) -> Vec<Object> {
             bytes: pack.bytes.to_vec(),
             others: of(pack.kind)
                 .filter(|other| other.sha256 != pack.sha256)
-                .map(|other| other.bytes.to_vec())
+                .map(|other| ("swap", other.bytes.to_vec()))
                 .collect(),
             sha256: pack.sha256,
         })
@@ -157,6 +185,22 @@ fn forget(lab: &Lab, done: &Done) -> ForgetRecord {
     }
 }
 
+fn certificate(lab: &Lab, receipt: &Receipt) -> LockCertificate {
+    LockCertificate {
+        tenant: receipt.tenant,
+        vault: receipt.vault,
+        snapshot: receipt.snapshot,
+        manifest: receipt.manifest,
+        manifest_sha256: receipt.manifest_sha256,
+        objects: 3,
+        objects_hash: Sha256::of(b"objects"),
+        locked_until: receipt.protect_until,
+        checked_from: lab.now,
+        checked_to: lab.now,
+        issued_at: lab.now,
+    }
+}
+
 fn kit(lab: &Lab) -> String {
     let root = RootKey::generate(&*lab.ids);
     let wrap = lab.keys.wrap_for(1, root.recipient(), &*lab.ids).expect("wrap");
@@ -181,9 +225,9 @@ fn kit(lab: &Lab) -> String {
 
 impl Bench {
     /// Everything that is no pack.
-    fn others(&self, older_manifest: Vec<u8>) -> Vec<Object> {
+    fn others(&self, other_manifests: Vec<(&'static str, Vec<u8>)>) -> Vec<Object> {
         let lab = &self.lab;
-        let object = |kind, bytes: Vec<u8>, others: Vec<Vec<u8>>| {
+        let object = |kind, bytes: Vec<u8>, others: Vec<(&'static str, Vec<u8>)>| {
             let sha256 = Sha256::of(&bytes);
             Object { kind, bytes, others, sha256 }
         };
@@ -191,6 +235,9 @@ impl Bench {
         stranger.created = lab.now + std::time::Duration::from_secs(1);
         let second = Roster { generation: 2, ..lab.roster() };
         let second = second.sign(&lab.root.roster_key()).expect("roster");
+        let strange_root = RootKey::generate(&*lab.ids);
+        let strange_roster = Roster { signer: strange_root.authority(), ..lab.roster() };
+        let strange_roster = strange_roster.sign(&strange_root.roster_key()).expect("roster");
         let to_agent = lab.agent_keys.recipient(lab.agent);
         let wrap = |to| lab.keys.wrap_for(1, to, &*lab.ids).expect("wrap").encode();
         let other_agent = AgentKeys::generate(&*lab.ids);
@@ -205,24 +252,44 @@ impl Bench {
         let mut other_forget = self.forget.clone();
         other_forget.snapshot = later.snapshot;
         vec![
-            object("manifest", self.newest.object.clone(), vec![older_manifest]),
+            object("manifest", self.newest.object.clone(), other_manifests),
             object(
                 "receipt",
                 self.receipt.sign(&self.receipt_key),
-                vec![later.sign(&self.receipt_key), self.forget.sign(&self.receipt_key)],
+                vec![
+                    ("swap", later.sign(&self.receipt_key)),
+                    ("swap", self.forget.sign(&self.receipt_key)),
+                ],
             ),
             object(
                 "forget record",
                 self.forget.sign(&self.receipt_key),
-                vec![other_forget.sign(&self.receipt_key), self.receipt.sign(&self.receipt_key)],
+                vec![
+                    ("swap", other_forget.sign(&self.receipt_key)),
+                    ("swap", self.receipt.sign(&self.receipt_key)),
+                ],
             ),
-            object("descriptor", lab.descriptor.encode(), vec![stranger.encode()]),
-            // Of two generations the newer one is asked for; the older one is put in its place.
-            object("roster", second, vec![lab.roster.clone()]),
+            object("descriptor", lab.descriptor.encode(), vec![("swap", stranger.encode())]),
+            // Of two generations the newer one is asked for.
+            object(
+                "roster",
+                second,
+                vec![("replay", lab.roster.clone()), ("swap", strange_roster)],
+            ),
             object(
                 "wrap",
                 wrap(to_agent),
-                vec![wrap(lab.root.recipient()), wrap(other_agent.recipient(lab.agent)), foreign],
+                vec![
+                    ("swap", wrap(lab.root.recipient())),
+                    ("swap", wrap(other_agent.recipient(lab.agent))),
+                    ("swap", foreign),
+                ],
+            ),
+            // A kit is whole by itself: another one in its place is another kit.
+            object(
+                "certificate",
+                certificate(lab, &self.receipt).sign(&self.receipt_key),
+                vec![("swap", certificate(lab, &later).sign(&self.receipt_key))],
             ),
             object("kit", self.kit.clone().into_bytes(), vec![]),
         ]
@@ -241,7 +308,7 @@ impl Bench {
                 let known = Sha256::of(altered) == self.receipt.manifest_sha256;
                 let fits = signed.verify(&lab.roster()).is_ok();
                 let whole = Sha256::of(altered) == object.sha256;
-                let replayed = object.others.iter().any(|other| other == altered);
+                let replayed = object.others.iter().any(|(_, other)| other == altered);
                 // A flipped bit must break the signature itself, not only the hash around it.
                 if whole || (fits && (known || !replayed)) { silent("believed") } else { Ok(()) }
             }
@@ -253,6 +320,12 @@ impl Bench {
             "forget record" => {
                 match ForgetRecord::open(altered, &self.receipt_key.verifying_key().to_bytes()) {
                     Ok(read) if read.snapshot == self.forget.snapshot => silent("believed"),
+                    _ => Ok(()),
+                }
+            }
+            "certificate" => {
+                match LockCertificate::open(altered, &self.receipt_key.verifying_key().to_bytes()) {
+                    Ok(read) if read.snapshot == self.receipt.snapshot => silent("believed"),
                     _ => Ok(()),
                 }
             }
@@ -339,10 +412,7 @@ impl Bench {
 
 /// One alteration in words and as bytes.
 fn alterations(object: &Object, count: usize, random: &SeededIds) -> Vec<(&'static str, Vec<u8>)> {
-    let mut found = Vec::new();
-    for (number, other) in object.others.iter().enumerate() {
-        found.push((if number == 0 { "replay" } else { "swap" }, other.clone()));
-    }
+    let mut found = object.others.clone();
     let length = object.bytes.len();
     for round in 0..count {
         match round % 8 {
@@ -395,6 +465,8 @@ fn no_altered_object_is_silent_and_none_panics() {
     let mut figures: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let mut silent = Vec::new();
     for object in &samples.objects {
+        let alone = object.others.is_empty();
+        assert_eq!(alone, object.kind == "kit", "{}: what to put in its place", object.kind);
         // The good one is read as good: the judge can tell.
         if !matches!(object.kind, "kit" | "data pack" | "meta pack") {
             assert!(samples.vault.notices(object, &object.bytes).is_err(), "{}", object.kind);

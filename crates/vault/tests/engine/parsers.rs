@@ -5,11 +5,14 @@
 
 use domain::{AgentId, IdGen as _, PackId, SeededIds, SessionId, TenantId, VaultId};
 use vault::{
+    backup::Summary,
     cbor,
+    certificate::LockCertificate,
     compress::Decompressor,
     content,
     descriptor::VaultDescriptor,
     keys::{AgentKeys, RecoveryKit, RootKey, Roster, VaultKeys, Wrap},
+    layout::{self, Name},
     manifest::{FrameBitmap, SignedManifest, resolve},
     pack::{HEADER_LEN, Header, OpenPack, PackError, PackKind},
     receipt::{ForgetRecord, Receipt},
@@ -46,7 +49,7 @@ pub struct Parser {
     pub feed: fn(&Fixture, &[u8]),
 }
 
-pub const ALL: [Parser; 14] = [
+pub const ALL: [Parser; 17] = [
     Parser { name: "cbor", feed: cbor },
     Parser { name: "manifest", feed: manifest },
     Parser { name: "roster", feed: roster },
@@ -61,6 +64,9 @@ pub const ALL: [Parser; 14] = [
     Parser { name: "entry", feed: entry },
     Parser { name: "pieces", feed: pieces },
     Parser { name: "kit", feed: kit },
+    Parser { name: "summary", feed: summary },
+    Parser { name: "certificate", feed: certificate },
+    Parser { name: "name", feed: name },
 ];
 
 /// The first bytes say what is asked for, the rest is read.
@@ -249,5 +255,29 @@ fn kit(_: &Fixture, bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(kit) = RecoveryKit::from_json(text) {
         let _ = kit.rehearse();
+    }
+}
+
+fn summary(_: &Fixture, bytes: &[u8]) {
+    if let Ok(summary) = Summary::decode(bytes) {
+        assert_eq!(summary.encode(), bytes);
+    }
+}
+
+fn certificate(fixture: &Fixture, bytes: &[u8]) {
+    let key = fixture.agent.verify_key();
+    let signed = vault_signed(fixture, b"everhold/lock-certificate/v1", bytes);
+    for object in [bytes, &signed] {
+        let _ = LockCertificate::open(object, &key);
+    }
+}
+
+/// A key in the list of a bucket: what is read from it has no other spelling.
+fn name(fixture: &Fixture, bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (tenant, vault) = (fixture.keys.tenant(), fixture.keys.vault());
+    if let Some(name) = Name::parse(text) {
+        let prefix = layout::vault_prefix(tenant, vault);
+        assert_eq!(name.key(tenant, vault), format!("{prefix}/{text}"));
     }
 }

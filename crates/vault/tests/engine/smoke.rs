@@ -47,6 +47,9 @@ pub fn seeds(samples: &Samples) -> BTreeMap<&'static str, Vec<Vec<u8>>> {
         ("entry", samples.entries.clone()),
         ("pieces", pieces),
         ("kit", bytes_of("kit")),
+        ("summary", vec![samples.summary.clone()]),
+        ("certificate", signed("certificate")),
+        ("name", samples.names.iter().map(|name| name.clone().into_bytes()).collect()),
     ]);
     seeds.insert("pack", packs);
     seeds
@@ -85,7 +88,7 @@ fn the_corpus_of_the_fuzz_targets_is_what_this_engine_writes() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     let seeds = seeds(&samples());
     for parser in ALL {
-        for (number, seed) in seeds[parser.name].iter().take(4).enumerate() {
+        for (number, seed) in seeds[parser.name].iter().take(5).enumerate() {
             let path = root.join(parser.name).join(format!("seed-{number}"));
             if rewrite() {
                 std::fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
