@@ -1,7 +1,7 @@
 //! Who waits for whom, and so how hard the content of large files is compressed.
 //!
 //! A line that is slower than the workers is worth every byte less; where the reader waits for the workers and nobody
-//! for the line, the processor is what the backup waits for. It must not know what a level costs or saves.
+//! for the line, the processor is what the backup waits for. It must not know what haste costs or saves.
 
 use std::{
     sync::{
@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is compressed in haste: a quarter less time, a twentieth more bytes.
-const FAST: i32 = 1;
+use crate::compress::Effort;
+
 /// Who spends more than this part of its time handing packs over waits for the line.
 const PART: u32 = 4;
 /// So many packs are remembered, fading: uploads that share a line end together, and after every wait several packs
@@ -68,11 +68,11 @@ impl Haste {
         line.passed = fade(line.passed) + since;
         self.line_waits.store(line.waited * PART > line.passed, Ordering::Relaxed);
     }
-    /// The level for content whose vault asks for `wanted`.
-    pub fn level(&self, wanted: i32) -> i32 {
+    /// For content whose vault asks for the level `wanted`.
+    pub fn effort(&self, wanted: i32) -> Effort {
         let reader_waits = self.jobs.load(Ordering::Relaxed) > 0;
         let hurry = reader_waits && !self.line_waits.load(Ordering::Relaxed);
-        if hurry { wanted.min(FAST) } else { wanted }
+        if hurry && wanted > 1 { Effort::Haste } else { Effort::Level(wanted) }
     }
 }
 
@@ -81,31 +81,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use Effort::{Haste as InHaste, Level};
 
     #[test]
     fn only_who_waits_for_the_processor_hurries() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let haste = Haste::new(start);
-        assert_eq!(haste.level(3), 3, "nobody waits yet");
+        assert_eq!(haste.effort(3), Level(3), "nobody waits yet");
         haste.reader_waits();
-        assert_eq!((haste.level(3), haste.level(1), haste.level(-5)), (1, 1, -5));
+        assert_eq!([3, 1, -5].map(|level| haste.effort(level)), [InHaste, Level(1), Level(-5)]);
         haste.handed_over(at(900), at(1_000));
-        assert_eq!(haste.level(3), 1, "the line took the pack at once");
+        assert_eq!(haste.effort(3), InHaste, "the line took the pack at once");
         haste.handed_over(at(1_400), at(2_000));
-        assert_eq!(haste.level(3), 3, "the workers wait for the line");
+        assert_eq!(haste.effort(3), Level(3), "the workers wait for the line");
         // Two that waited side by side.
         haste.handed_over(at(1_500), at(2_001));
-        assert_eq!(haste.level(3), 3);
+        assert_eq!(haste.effort(3), Level(3));
         // The line is fast again.
         for pack in 1..=24 {
             haste.handed_over(at(2_000 + pack * 100), at(2_005 + pack * 100));
         }
-        assert_eq!(haste.level(3), 1);
+        assert_eq!(haste.effort(3), InHaste);
         (1..JOBS).for_each(|_| haste.reader_goes_on());
-        assert_eq!(haste.level(3), 1, "it waited a moment ago");
+        assert_eq!(haste.effort(3), InHaste, "it waited a moment ago");
         haste.reader_goes_on();
-        assert_eq!(haste.level(3), 3, "the workers wait for the reader");
+        assert_eq!(haste.effort(3), Level(3), "the workers wait for the reader");
     }
 
     /// Uploads that share a line end together, and their places are taken at once.
@@ -121,10 +122,10 @@ mod tests {
         haste.reader_waits();
         for burst in 1..=8 {
             haste.handed_over(pass(150), pass(2_600));
-            assert_eq!(haste.level(3), 3, "burst {burst}");
+            assert_eq!(haste.effort(3), Level(3), "burst {burst}");
             for pack in 1..=6 {
                 haste.handed_over(pass(150), pass(1));
-                assert_eq!(haste.level(3), 3, "burst {burst}, pack {pack}");
+                assert_eq!(haste.effort(3), Level(3), "burst {burst}, pack {pack}");
             }
         }
     }

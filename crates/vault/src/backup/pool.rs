@@ -17,7 +17,7 @@ use domain::IdGen;
 
 use super::{BackupContext, BackupError, PackSink, flight::Flight, haste::Haste};
 use crate::{
-    compress::Compressor,
+    compress::{Compressor, Effort},
     descriptor::VaultDescriptor,
     id::{ChunkId, FrameKind, Sha256},
     index::ChunkIndex,
@@ -251,12 +251,14 @@ impl Shared {
         check: &mut Decoder,
     ) -> Result<(), BackupError> {
         let levels = self.descriptor.levels;
-        let (kind, level) = match job.kind {
-            FrameKind::Bundle => (PackKind::Data, levels.bundle),
-            FrameKind::Chunk | FrameKind::Pad => (PackKind::Data, self.haste.level(levels.data)),
-            FrameKind::Node | FrameKind::List | FrameKind::Summary => (PackKind::Meta, levels.meta),
+        let (kind, effort) = match job.kind {
+            FrameKind::Bundle => (PackKind::Data, Effort::Level(levels.bundle)),
+            FrameKind::Chunk | FrameKind::Pad => (PackKind::Data, self.haste.effort(levels.data)),
+            FrameKind::Node | FrameKind::List | FrameKind::Summary => {
+                (PackKind::Meta, Effort::Level(levels.meta))
+            }
         };
-        let (codec, payload) = compressor.compress(level, &job.raw);
+        let (codec, payload) = compressor.compress(effort, &job.raw);
         let (ticket, fill) = {
             let mut slot = lock(self.slot(kind));
             let fill = match &*slot {

@@ -12,6 +12,7 @@ use std::{
 use domain::{PackId, RunId, SeededIds, SnapshotId};
 use vault::{
     certificate::LockCertificate,
+    compress::{Compressor, Effort},
     descriptor::VaultDescriptor,
     id::{FrameKind, Sha256},
     keys::{AgentKeys, KitVault, RecoveryKit, RootKey, Roster, VaultKeys, Wrap},
@@ -110,8 +111,8 @@ pub fn samples() -> Samples {
     let summary = reader.frames().frame(FrameKind::Summary, summary).expect("a summary").to_vec();
     let names = names(&vault.receipt);
     drop(reader);
-    let mut compressor = vault::compress::Compressor::default();
-    let compressed = compressor.compress(3, &[b'x'; 1_000]).1.to_vec();
+    let mut compressor = Compressor::default();
+    let compressed = compressor.compress(Effort::Level(3), &[b'x'; 1_000]).1.to_vec();
     // Of a directory the shape only: one frame of padding.
     let directory = vec![1, 0, 0, 0, 0, 0];
     Samples { objects, directory, nodes, entries, summary, names, compressed, vault }
