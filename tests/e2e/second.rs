@@ -86,14 +86,35 @@ fn a_vault_lives_on_from_its_second_copy_and_is_repaired_from_it() {
     assert!(from_second["second_copy_reads"].as_u64() > Some(0), "{from_second}");
     assert_eq!(from_second["problems"], Value::Array(Vec::new()));
 
-    // They are back, and every one has a wrong byte in the middle of each stretch of 64 KiB.
-    for blob in &gone {
-        let mut bytes = fs::read(away.join(blob.file_name().expect("name"))).expect("read");
-        let length = bytes.len();
-        for at in (length.min(1 << 16) / 2..length).step_by(1 << 16) {
-            bytes[at] ^= 1;
-        }
+    // They are back, and packs of content are rotten in their first halves, those of the second store in the others.
+    let second = dir.path().join("second/store");
+    let rot = |blob: &Path, length: usize, from: usize, to: usize| {
+        let mut bytes = fs::read(blob).expect("read");
+        assert_eq!(bytes.len(), length);
+        (from..to).step_by(1 << 16).for_each(|at| bytes[at] ^= 1);
         fs::write(blob, bytes).expect("spoiled");
+    };
+    let large = |folder: &Path| {
+        let all = blobs(folder).into_iter();
+        let sized = all.map(|blob| (fs::metadata(&blob).expect("stat").len() as usize, blob));
+        sized.filter(|(length, _)| *length > 1 << 20).collect::<Vec<_>>()
+    };
+    for blob in &gone {
+        fs::copy(away.join(blob.file_name().expect("name")), blob).expect("back");
+    }
+    large(&store).iter().for_each(|(length, blob)| rot(blob, *length, 0, length / 2));
+    let of_second = large(&second);
+    assert!(!of_second.is_empty(), "packs of content");
+    of_second.iter().for_each(|(length, blob)| rot(blob, *length, length / 2, *length));
+    let from_both = restored(&agent, &source, &dir.path().join("out-both"));
+    assert_eq!(from_both["problems"], Value::Array(Vec::new()));
+    of_second.iter().for_each(|(length, blob)| rot(blob, *length, length / 2, *length));
+
+    // The second is whole again, and of the first every object has a wrong byte in each stretch of 64 KiB.
+    for blob in &gone {
+        fs::copy(away.join(blob.file_name().expect("name")), blob).expect("back");
+        let length = fs::metadata(blob).expect("stat").len() as usize;
+        rot(blob, length, length.min(1 << 16) / 2, length);
     }
     let from_second = restored(&agent, &source, &dir.path().join("out-2"));
     assert!(from_second["second_copy_reads"].as_u64() > Some(0), "{from_second}");

@@ -24,7 +24,7 @@ use super::Pace;
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
     #[error("the object store cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] WithoutUrl),
     #[error("the object store answered {status}{}", code.as_deref().map(|c| format!(" ({c})")).unwrap_or_default())]
     Refused { status: u16, code: Option<String> },
     #[error("the grant is not a request this agent can send")]
@@ -35,6 +35,17 @@ pub enum TransferError {
     WrongLength { wanted: u64, got: u64 },
     #[error("nothing moved between here and the object store for {} s", .0.as_secs())]
     Stalled(Duration),
+}
+
+/// What went wrong with a request, and nothing of its address: whoever reads a presigned URL in a log may send it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct WithoutUrl(reqwest::Error);
+
+impl WithoutUrl {
+    fn of(error: reqwest::Error) -> TransferError {
+        TransferError::Unreachable(Self(error.without_url()))
+    }
 }
 
 impl TransferError {
@@ -125,7 +136,7 @@ impl Transfer {
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(TransferError::Unreachable)?;
+            .map_err(WithoutUrl::of)?;
         Ok(Self { client, stall: STALL, down: None, up: None })
     }
 
@@ -186,7 +197,7 @@ impl Transfer {
         let request =
             self.client.request(method_of(grant)?, &grant.url).headers(headers).body(body);
         let response = tokio::select! {
-            response = request.send() => response.map_err(TransferError::Unreachable)?,
+            response = request.send() => response.map_err(WithoutUrl::of)?,
             () = moved.stands_still(self.stall) => return Err(TransferError::Stalled(self.stall)),
         };
         match response.status() {
@@ -252,7 +263,7 @@ impl Transfer {
         call: impl Future<Output = Result<T, reqwest::Error>>,
     ) -> Result<T, TransferError> {
         let told = tokio::time::timeout(self.stall, call).await;
-        told.map_err(|_| TransferError::Stalled(self.stall))?.map_err(TransferError::Unreachable)
+        told.map_err(|_| TransferError::Stalled(self.stall))?.map_err(WithoutUrl::of)
     }
 
     /// A store that sends more than was asked for does not fill our memory.
@@ -443,6 +454,38 @@ mod tests {
         assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
         // 1 MiB at 1 MiB/s, less the burst and the pieces that were last; a busy machine only takes longer.
         assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn no_error_tells_what_was_signed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let nobody = listener.local_addr().expect("address");
+        drop(listener);
+        let torn = |mut stream: TcpStream| async move {
+            let _ = stream.read(&mut [0; 4_096]).await.expect("the request");
+            stream.write_all(b"HTTP/1.1 nonsense").await.expect("half an answer");
+        };
+        for at_all in [false, true] {
+            let (file, length) = large();
+            let mut grant = store(torn).await;
+            if !at_all {
+                grant.url = format!("http://{nobody}/bucket/key");
+            }
+            grant.url.push_str("?X-Amz-Credential=id&X-Amz-Signature=feedbeef");
+            let put = transfer().put(&grant, &file_at(&file), length).await.map(drop);
+            grant.method = "GET".to_owned();
+            let get = transfer().get(&grant, 0..10).await.map(drop);
+            for error in [put, get].map(Result::unwrap_err) {
+                let mut told = format!("{error} {error:?}");
+                let mut cause = std::error::Error::source(&error);
+                while let Some(error) = cause {
+                    told.push_str(&format!(" {error} {error:?}"));
+                    cause = error.source();
+                }
+                assert!(matches!(error, TransferError::Unreachable(_)), "{told}");
+                assert!(!told.contains("X-Amz") && !told.contains("feedbeef"), "{told}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -68,6 +68,7 @@ impl Search {
                 .buffered(FETCHERS)
         );
         let (mut packs, mut sources) = (BTreeMap::new(), HashMap::new());
+        let mut failed = None;
         while let Some((id, found)) = found.next().await {
             match found {
                 Ok((set, source)) => {
@@ -77,8 +78,15 @@ impl Search {
                         packs.entry(id).or_insert(PackRef { used, ..pack });
                     }
                 }
-                Err(error) => tracing::warn!(%id, %error, "a snapshot cannot be asked"),
+                Err(error) => {
+                    tracing::warn!(%id, %error, "a snapshot cannot be asked");
+                    failed = Some(error);
+                }
             }
+        }
+        // Not one of them: that passes, and what is told now is remembered.
+        if let Some(error) = failed.filter(|_| packs.is_empty()) {
+            return Err(error);
         }
         Ok(Others { packs: PackSet(packs), source: Arc::new(Many(sources)) })
     }
@@ -106,8 +114,16 @@ impl PackSource for Many {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         self.0.get(&pack.id).ok_or(SourceError::Missing)?.read(pack, range)
     }
-    fn distrust(&self, pack: &PackRef) -> bool {
-        self.0.get(&pack.id).is_some_and(|source| source.distrust(pack))
+    fn places(&self, pack: &PackRef) -> u8 {
+        self.0.get(&pack.id).map_or(0, |source| source.places(pack))
+    }
+    fn read_at(&self, place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.0.get(&pack.id).ok_or(SourceError::Missing)?.read_at(place, pack, range)
+    }
+    fn prefer(&self, place: u8, pack: &PackRef) {
+        if let Some(source) = self.0.get(&pack.id) {
+            source.prefer(place, pack);
+        }
     }
 }
 

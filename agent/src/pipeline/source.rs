@@ -182,9 +182,13 @@ pub struct GrantSource {
     /// The cache took nothing: whole packs are fetched no more, only what is wanted of them.
     unwritable: AtomicBool,
     second: Arc<SecondCopy>,
-    /// Packs whose first copy was not what it should be.
-    distrusted: Mutex<HashSet<PackId>>,
+    /// Which copy of a pack gave what is right, when the other did not.
+    preferred: Mutex<HashMap<PackId, u8>>,
 }
+
+/// The places of a pack: the vault's own store, and its second copy.
+const FIRST: u8 = 0;
+const SECOND: u8 = 1;
 
 impl GrantSource {
     /// A source of the packs of `chain`. To be made on the runtime; read from other threads.
@@ -209,12 +213,12 @@ impl GrantSource {
             sound: Mutex::new(HashSet::new()),
             unwritable: AtomicBool::new(false),
             second,
-            distrusted: Mutex::default(),
+            preferred: Mutex::default(),
         })
     }
 
-    fn distrusted(&self) -> MutexGuard<'_, HashSet<PackId>> {
-        self.distrusted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn preferred(&self) -> MutexGuard<'_, HashMap<PackId, u8>> {
+        self.preferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn grant(&self, id: PackId) -> Result<Arc<ReadGrant>, FetchError> {
@@ -240,12 +244,16 @@ impl GrantSource {
         grants.get(&id).cloned().ok_or(FetchError::Confused)
     }
 
-    fn fetch(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, FetchError> {
+    /// The grant of just this object.
+    fn granted(&self, pack: &PackRef) -> Result<Arc<ReadGrant>, FetchError> {
         let grant = self.grant(pack.id)?;
-        if !same_object(&grant.pack, pack) {
-            return Err(FetchError::Confused);
-        }
-        let other_first = self.second.is_better() || self.distrusted().contains(&pack.id);
+        if same_object(&grant.pack, pack) { Ok(grant) } else { Err(FetchError::Confused) }
+    }
+
+    fn fetch(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let grant = self.granted(pack)?;
+        let preferred = self.preferred().get(&pack.id).copied();
+        let other_first = preferred.map_or(self.second.is_better(), |place| place == SECOND);
         if other_first && let Some(bytes) = self.fetch_second(&grant, range.clone()) {
             return Ok(bytes);
         }
@@ -256,6 +264,16 @@ impl GrantSource {
             Ok(grant) => self.fetch_second(&grant, range).ok_or(error),
             Err(_) => Err(error),
         })
+    }
+
+    /// From one copy alone.
+    fn fetch_at(&self, place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let grant = self.granted(pack)?;
+        if place == FIRST {
+            return self.fetch_first(pack, &grant, range);
+        }
+        let missing = TransferError::Refused { status: 404, code: None };
+        self.fetch_second(&grant, range).ok_or(FetchError::Store(missing))
     }
 
     fn fetch_first(
@@ -322,13 +340,12 @@ impl GrantSource {
             return self.fetch(pack, range);
         }
         let mut whole = self.fetch(pack, 0..pack.length)?;
-        if Sha256::of(&whole) != pack.sha256 {
-            if self.distrust(pack) {
-                whole = self.fetch(pack, 0..pack.length)?;
-            }
-            if Sha256::of(&whole) != pack.sha256 {
-                return Err(FetchError::WrongHash);
-            }
+        let is_it = |bytes: &Bytes| Sha256::of(bytes) == pack.sha256;
+        if !is_it(&whole) {
+            let mut places = 0..self.places(pack);
+            whole = places
+                .find_map(|place| self.fetch_at(place, pack, 0..pack.length).ok().filter(is_it))
+                .ok_or(FetchError::WrongHash)?;
         }
         match cache.keep(&pack.sha256, &whole) {
             Ok(()) => drop(sound.insert(pack.sha256)),
@@ -346,7 +363,7 @@ impl PackSource for GrantSource {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         let bytes = match (&self.cache, pack.kind) {
             (Some(cache), PackKind::Meta) => self.metadata(cache, pack, range),
-            (Some(cache), PackKind::Data) if !self.distrusted().contains(&pack.id) => {
+            (Some(cache), PackKind::Data) if !self.preferred().contains_key(&pack.id) => {
                 match cache.read_front(&pack.sha256, range.clone()) {
                     Some(bytes) => Ok(bytes),
                     None => self.fetch(pack, range),
@@ -355,23 +372,37 @@ impl PackSource for GrantSource {
             (Some(_), PackKind::Data) => self.fetch(pack, range),
             (None, _) => self.fetch(pack, range),
         };
-        bytes.map_err(|error| match error {
-            FetchError::Store(TransferError::Refused { status: 404, .. }) => SourceError::Missing,
-            FetchError::WrongHash
-            | FetchError::Store(
-                TransferError::WrongLength { .. } | TransferError::Refused { status: 416, .. },
-            ) => SourceError::Wrong,
-            other => SourceError::Failed(Box::new(other)),
-        })
+        bytes.map_err(source_error)
     }
 
-    fn distrust(&self, pack: &PackRef) -> bool {
-        let granted = self.grant(pack.id);
-        let is_there = granted.is_ok_and(|grant| self.second.of(&grant).is_some());
-        if is_there {
-            self.distrusted().insert(pack.id);
+    /// Whoever wants to know about the first store asks no other; one place is as many as were asked already, but for
+    /// the cached front of a data pack.
+    fn places(&self, pack: &PackRef) -> u8 {
+        let Ok(grant) = self.grant(pack.id) else { return 0 };
+        match (&self.cache, self.second.of(&grant)) {
+            (None, _) => 0,
+            (Some(_), None) => u8::from(pack.kind == PackKind::Data),
+            (Some(_), Some(_)) => 2,
         }
-        is_there
+    }
+
+    fn read_at(&self, place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.fetch_at(place, pack, range).map_err(source_error)
+    }
+
+    fn prefer(&self, place: u8, pack: &PackRef) {
+        self.preferred().insert(pack.id, place);
+    }
+}
+
+fn source_error(error: FetchError) -> SourceError {
+    match error {
+        FetchError::Store(TransferError::Refused { status: 404, .. }) => SourceError::Missing,
+        FetchError::WrongHash
+        | FetchError::Store(
+            TransferError::WrongLength { .. } | TransferError::Refused { status: 416, .. },
+        ) => SourceError::Wrong,
+        other => SourceError::Failed(Box::new(other)),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use bytes::Bytes;
@@ -36,9 +36,15 @@ pub struct Key<'a> {
 pub struct S3 {
     store: AmazonS3,
     runtime: Handle,
-    /// False once the key alone gave what the version did not.
-    versions: AtomicBool,
+    /// A version that a manifest names was there: this bucket has them.
+    has_versions: AtomicBool,
+    /// Versions that were not there, while none was.
+    without: AtomicU32,
 }
+
+/// So many versions are asked for in vain before a bucket counts as a copy that has others. One that is missing in the
+/// right bucket says nothing of the rest: it may have been repaired, or deleted.
+const IN_VAIN: u32 = 16;
 
 impl S3 {
     /// Speaks to nobody yet.
@@ -60,7 +66,14 @@ impl S3 {
         if let Some(token) = key.token {
             builder = builder.with_token(token);
         }
-        Ok(Self { store: builder.build()?, runtime, versions: AtomicBool::new(true) })
+        let (has_versions, without) = (AtomicBool::new(false), AtomicU32::new(0));
+        Ok(Self { store: builder.build()?, runtime, has_versions, without })
+    }
+
+    /// Whether no version that manifests name is here, so that the newest of each key must do.
+    fn is_a_copy(&self) -> bool {
+        !self.has_versions.load(Ordering::Relaxed)
+            && self.without.load(Ordering::Relaxed) >= IN_VAIN
     }
 
     fn get(
@@ -111,17 +124,22 @@ impl Objects for S3 {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let version = version.filter(|_| self.versions.load(Ordering::Relaxed));
-        let Some(version) = version else { return self.get(key, None, range) };
-        self.get(key, Some(version), range.clone()).or_else(|error| {
-            let unknown = matches!(error, SourceError::Missing);
-            let bytes = self.get(key, None, range).map_err(|_| error)?;
-            // A store that stumbled once knows its versions all the same.
-            if unknown {
-                self.versions.store(false, Ordering::Relaxed);
+        let Some(version) = version.filter(|_| !self.is_a_copy()) else {
+            return self.get(key, None, range);
+        };
+        match self.get(key, Some(version), range.clone()) {
+            Ok(bytes) => {
+                self.has_versions.store(true, Ordering::Relaxed);
+                Ok(bytes)
             }
-            Ok(bytes)
-        })
+            Err(error) => {
+                let unknown = matches!(error, SourceError::Missing);
+                let bytes = self.get(key, None, range).map_err(|_| error)?;
+                // A store that stumbled once knows its versions all the same.
+                self.without.fetch_add(u32::from(unknown), Ordering::Relaxed);
+                Ok(bytes)
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub fn read_back(work: &Work<'_>, order: &Order) -> Result<u64, RestoreError> {
                 batch.push(entry);
             }
             Found::Broken(error) => return Err(error.into()),
-            Found::Wanted(_) | Found::Leads(_) => {}
+            Found::Wanted(_) | Found::Leads(_) | Found::Missing(_) => {}
         }
         if batch.len() >= BATCH {
             side_by_side(work, &std::mem::take(&mut batch), &verified);

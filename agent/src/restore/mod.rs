@@ -208,6 +208,10 @@ pub enum RestoreError {
     )]
     NothingMatches,
     #[error(
+        "{0} is not in the snapshot; names are spelled as everhold-agent ls and everhold-agent find show them"
+    )]
+    NotInSnapshot(String),
+    #[error(
         "the restore was canceled; what was restored so far stays, and the same restore again goes on from there"
     )]
     Canceled,

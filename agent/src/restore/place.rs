@@ -68,8 +68,10 @@ pub fn decide(overwrite: Overwrite, entry: &Entry, existing: &Stat) -> Result<Pl
             return Err(Objection::Different(words));
         }
     };
-    // Of a file with several names the others must not change with it.
+    // Of a file with several names the others must not change with it; and whoever may have it open must not read or
+    // change there what the snapshot does not let him.
     let alone = existing.kind == Kind::File && existing.links == 1 && existing.size > 0;
+    let alone = alone && is_nobody_elses(entry, existing);
     let delta = action == Action::Replace && entry.is_file() && entry.hardlink.is_none() && alone;
     let base = delta.then(|| Base {
         name: entry.name().to_vec(),
@@ -78,6 +80,13 @@ pub fn decide(overwrite: Overwrite, entry: &Entry, existing: &Stat) -> Result<Pl
         is_part: false,
     });
     Ok(Place { action, same, base })
+}
+
+/// Whether nobody can hold it open whom the restored file would not let in: its owner is ours or will be its owner, and
+/// group and others have no right that they will not have.
+fn is_nobody_elses(entry: &Entry, existing: &Stat) -> bool {
+    let ours = existing.uid == rustix::process::geteuid().as_raw() || existing.uid == entry.uid;
+    ours && existing.mode & 0o077 & !entry.mode == 0
 }
 
 fn looks_the_same(entry: &Entry, existing: &Stat) -> bool {

@@ -98,6 +98,9 @@ struct Planner<'a, 'f, 's, 'c> {
 ///
 /// # Errors
 /// A snapshot that cannot be read at all, or a cancel.
+/// Said of a path that was asked for.
+const MISSING: &str = "it is not in the snapshot under this name";
+
 pub fn scan<'c>(
     work: &'c Work<'c>,
     order: &Order,
@@ -122,6 +125,7 @@ pub fn scan<'c>(
         match found {
             Found::Leads(entry) => planner.folder(entry),
             Found::Wanted(entry) => planner.wanted(entry),
+            Found::Missing(path) => work.confess(&path, ProblemKind::NotRestored, MISSING),
             // What was listed so far is still restored.
             Found::Broken(error) => broken = Some(error),
         }
@@ -412,6 +416,10 @@ pub fn preview(
         let entry = match found {
             Found::Wanted(entry) if !entry.path.is_empty() => entry,
             Found::Broken(error) => return Err(error.into()),
+            Found::Missing(path) => {
+                problems.push(problem(&path, ProblemKind::NotRestored, MISSING));
+                return Ok(());
+            }
             Found::Wanted(_) | Found::Leads(_) => return Ok(()),
         };
         let action = match root {

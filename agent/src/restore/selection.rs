@@ -24,6 +24,8 @@ pub enum Found {
     /// A folder that was not asked for itself but leads to something that was.
     Leads(Entry),
     Wanted(Entry),
+    /// A path that was asked for by its name and is not in the snapshot.
+    Missing(Vec<u8>),
     /// The rest of the tree is lost.
     Broken(vault::snapshot::ReadError),
 }
@@ -57,7 +59,10 @@ impl Selection {
             if done.iter().any(below) {
                 continue;
             }
-            let Some(entry) = reader.get(path)? else { continue };
+            let Some(entry) = reader.get(path)? else {
+                each(Found::Missing(path.to_vec()))?;
+                continue;
+            };
             done.push(path);
             for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
                 let above = path.get(..at).unwrap_or_default();

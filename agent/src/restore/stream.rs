@@ -14,6 +14,8 @@ use vault::{
     tree::Entry,
 };
 
+use crate::sources::display_path;
+
 use super::{
     Problem, ProblemKind, RestoreError, Selection, Unreadable, problem, selection::Found, tar,
 };
@@ -74,6 +76,10 @@ pub fn stream(
             match found {
                 Found::Broken(error) => {
                     segments.mark(Mark::Broken(error)).map_err(ReadError::from)?;
+                }
+                // Nothing would tell whoever reads the stream.
+                Found::Missing(path) => {
+                    return Err(RestoreError::NotInSnapshot(display_path(&path)));
                 }
                 Found::Wanted(entry) if shape == Shape::Bare && !entry.is_file() => {}
                 Found::Leads(_) if shape == Shape::Bare => {}

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write as _,
-    os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -284,6 +284,37 @@ fn reading_back_finds_what_is_not_the_snapshots() {
 }
 
 #[test]
+fn a_file_that_lets_others_in_is_replaced_and_not_written_into() {
+    let (_a, source) = place();
+    for name in ["secret", "open"] {
+        fs::write(source.join(name), noise(5, 300_000)).expect("write");
+        fs::set_permissions(source.join(name), fs::Permissions::from_mode(0o640)).expect("chmod");
+    }
+    let taken = Vault::new().back_up(&[&source], None, Excludes::default());
+    let (_b, target) = place();
+    let (report, _) = ordered(&taken, &target, Overwrite::Never, Options::default());
+    assert_eq!(report.expect("restores").problems, []);
+    let there = arrived(&target, &source);
+    // Others may have opened the one; the other is as it should be, with one byte changed.
+    let mode = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(there.join("secret"), mode).expect("chmod");
+    let mut held = Vec::new();
+    for name in ["secret", "open"] {
+        let file = fs::OpenOptions::new().read(true).write(true).open(there.join(name));
+        let file = file.expect("open");
+        file.write_all_at(b"x", 7).expect("write");
+        held.push((name, file.metadata().expect("stat").ino()));
+    }
+    let (report, _) = ordered(&taken, &target, Overwrite::Changed, Options::default());
+    assert_eq!(report.expect("restores").problems, []);
+    assert_eq!(describe(&there), describe(&source));
+    let kept = held.into_iter().map(|(name, number)| {
+        (name, fs::metadata(there.join(name)).expect("stat").ino() == number)
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [("secret", false), ("open", true)]);
+}
+
+#[test]
 fn only_the_paths_named_come_back_with_what_leads_there() {
     let (_a, source) = place();
     fs::create_dir_all(source.join("a/b")).expect("dirs");
@@ -306,6 +337,14 @@ fn only_the_paths_named_come_back_with_what_leads_there() {
     let options = Options { paths: vec![b"not/there".to_vec()], ..Options::default() };
     let (report, _) = ordered(&taken, &target, Overwrite::Never, options);
     assert!(matches!(report, Err(RestoreError::NothingMatches)));
+    // One that is there does not hide one that is not.
+    let paths = vec![path("top"), b"not/there".to_vec()];
+    let options = Options { paths, ..Options::default() };
+    let (report, _) = ordered(&taken, &target, Overwrite::Never, options);
+    let problems = report.expect("restores").problems;
+    let told: Vec<_> =
+        problems.iter().map(|problem| (problem.path.as_str(), problem.kind)).collect();
+    assert_eq!(told, [("/not/there", ProblemKind::NotRestored)]);
 }
 
 #[test]
@@ -451,7 +490,7 @@ fn one_file_goes_to_a_pipe_bit_for_bit_and_a_folder_is_no_file() {
     assert!(matches!(refused, Err(RestoreError::NotOneFile)), "{refused:?}");
     let none = selection(&source, "none");
     let nothing = stream(&taken.reader, &none, Shape::Bare, Unreadable::Skip, &mut Vec::new());
-    assert!(matches!(nothing, Err(RestoreError::NothingMatches)), "{nothing:?}");
+    assert!(matches!(nothing, Err(RestoreError::NotInSnapshot(_))), "{nothing:?}");
     vault.store.lose_data();
     let lost = vault.reopened(&taken);
     let refused = stream(&lost.reader, &one, Shape::Bare, Unreadable::Skip, &mut Vec::new());

@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use crate::{
     backup::BackupError,
+    id::FrameKind,
     manifest::{FrameBitmap, PackRef},
-    pack::{FrameInfo, OpenPack},
+    pack::{FrameInfo, OpenPack, PackError},
     snapshot::{Frames, ReadError, damaged},
 };
 
@@ -60,6 +61,10 @@ pub(crate) fn each_live_frame(
         let bytes = frames.read(pack, window.clone())?;
         for at in numbers {
             let info = open.info(at).map_err(|error| damaged(pack, error))?;
+            // Opened by its second directory, which does not say what is in a bundle: the files are read from their source.
+            if info.kind == FrameKind::Bundle && info.parts.is_empty() {
+                return Err(damaged(pack, PackError::Directory).into());
+            }
             let raw = frames.decode(pack, &open, at, &bytes, window.start)?;
             visit(info, &raw)?;
         }

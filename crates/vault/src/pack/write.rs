@@ -142,6 +142,10 @@ impl PackBuilder {
             (directory_aad(&self.hash, 1), directory.encode(1, regions)),
         ];
         let [(aad0, first), (aad1, second)] = copies;
+        let reads = |copy, bytes: &[u8]| Directory::decode(bytes, copy).is_ok();
+        if !reads(0, &first) || !reads(1, &second) {
+            return Err(BackupError::SelfCheck);
+        }
         let [first, second] =
             self.keys.seal_directories(self.counter, [(&aad0, first), (&aad1, second)]);
         let header = self.header.encode();

@@ -51,34 +51,52 @@ pub trait Objects: Send + Sync {
     }
 }
 
+/// The places of a pack: the version that the manifest names, and the newest.
+const NAMED: u8 = 0;
+const NEWEST: u8 = 1;
+
 /// The packs of one vault, by their names.
 pub struct ObjectPacks {
     objects: Arc<dyn Objects>,
     tenant: TenantId,
     vault: VaultId,
-    /// Packs whose version named by the manifest is not what it should be: one that was repaired has a newer.
-    repaired: Mutex<HashSet<PackId>>,
+    /// Packs whose newest version is read first: what the one that the manifest names gave was not what it should be.
+    /// One that was repaired has a newer; one that somebody overwrote has too, so the other is never given up.
+    newest_first: Mutex<HashSet<PackId>>,
 }
 
 impl ObjectPacks {
     pub fn new(objects: Arc<dyn Objects>, tenant: TenantId, vault: VaultId) -> Self {
-        Self { objects, tenant, vault, repaired: Mutex::default() }
+        Self { objects, tenant, vault, newest_first: Mutex::default() }
     }
-    fn repaired(&self) -> std::sync::MutexGuard<'_, HashSet<PackId>> {
-        self.repaired.lock().unwrap_or_else(PoisonError::into_inner)
+    fn newest_first(&self) -> std::sync::MutexGuard<'_, HashSet<PackId>> {
+        self.newest_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl PackSource for ObjectPacks {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let place = if self.newest_first().contains(&pack.id) { NEWEST } else { NAMED };
+        self.read_at(place, pack, range)
+    }
+
+    fn places(&self, _: &PackRef) -> u8 {
+        2
+    }
+
+    fn read_at(&self, place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         let kind = pack.kind.object();
         let key = layout::object_key(self.tenant, self.vault, kind, &pack.sha256, pack.id);
-        let named = (!self.repaired().contains(&pack.id)).then_some(pack.version_id.as_str());
+        let named = (place == NAMED).then_some(pack.version_id.as_str());
         self.objects.read(&key, named, range)
     }
 
-    fn distrust(&self, pack: &PackRef) -> bool {
-        self.repaired().insert(pack.id);
-        true
+    fn prefer(&self, place: u8, pack: &PackRef) {
+        let mut newest_first = self.newest_first();
+        if place == NEWEST {
+            newest_first.insert(pack.id)
+        } else {
+            newest_first.remove(&pack.id)
+        };
     }
 }

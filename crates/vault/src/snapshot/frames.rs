@@ -155,13 +155,43 @@ impl Frames {
 
     /// Bytes of a pack as they are stored.
     pub fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<bytes::Bytes, ReadError> {
-        let wanted = range.end - range.start;
-        let source = |source| ReadError::Source { pack: pack.sha256, source };
-        let mut bytes = self.source.read(pack, range.clone()).map_err(source)?;
-        if bytes.len() as u64 != wanted && self.source.distrust(pack) {
-            bytes = self.source.read(pack, range).map_err(source)?;
+        match self.read_from(None, pack, range.clone()) {
+            Err(error @ ReadError::Pack { .. }) => {
+                let again =
+                    self.elsewhere(pack, |place| self.read_from(place, pack, range.clone()));
+                again.ok_or(error)
+            }
+            other => other,
         }
+    }
+
+    /// The same from one place of the source, or from wherever it reads.
+    fn read_from(
+        &self,
+        place: Option<u8>,
+        pack: &PackRef,
+        range: Range<u64>,
+    ) -> Result<bytes::Bytes, ReadError> {
+        let wanted = range.end - range.start;
+        let bytes = match place {
+            None => self.source.read(pack, range),
+            Some(place) => self.source.read_at(place, pack, range),
+        };
+        let bytes = bytes.map_err(|source| ReadError::Source { pack: pack.sha256, source })?;
         if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(damaged(pack, PackError::Short)) }
+    }
+
+    /// What `attempt` comes to with the first place of a pack that gives what it should.
+    fn elsewhere<T>(
+        &self,
+        pack: &PackRef,
+        mut attempt: impl FnMut(Option<u8>) -> Result<T, ReadError>,
+    ) -> Option<T> {
+        (0..self.source.places(pack)).find_map(|place| {
+            let done = attempt(Some(place)).ok()?;
+            self.source.prefer(place, pack);
+            Some(done)
+        })
     }
 
     /// What to read of a pack while it is opened, if it has to be read for that: all of a small one, or what is told.
@@ -223,9 +253,10 @@ impl Frames {
         {
             return Err(lost);
         }
-        let opened = match self.read_directory(pack, whole) {
-            Err(ReadError::Pack { .. }) if self.source.distrust(pack) => {
-                self.read_directory(pack, None)
+        let opened = match self.read_directory(pack, whole, None) {
+            Err(error @ ReadError::Pack { .. }) => {
+                let again = self.elsewhere(pack, |place| self.read_directory(pack, None, place));
+                again.ok_or(error)
             }
             other => other,
         };
@@ -240,10 +271,15 @@ impl Frames {
         Ok(opened)
     }
 
-    fn read_directory(&self, pack: &PackRef, whole: Option<&Early>) -> Result<OpenPack, ReadError> {
+    fn read_directory(
+        &self,
+        pack: &PackRef,
+        whole: Option<&Early>,
+        place: Option<u8>,
+    ) -> Result<OpenPack, ReadError> {
         let read = |range| {
             let early = whole.and_then(|whole| whole.of(&range));
-            early.unwrap_or_else(|| self.read(pack, range)).map_err(Opening::Read)
+            early.unwrap_or_else(|| self.read_from(place, pack, range)).map_err(Opening::Read)
         };
         let known = self.index.as_ref().and_then(|index| index.known_pack(&pack.sha256));
         let front = known.and_then(|known| known.front());
@@ -656,7 +692,7 @@ impl Frames {
     }
 
     /// [`Self::decode`] into the buffers of a thread that decodes many. A frame that is wrong in `bytes` is read once
-    /// more by itself, if the source has another place for it.
+    /// more by itself, from each place the source has.
     pub fn decode_with<'d>(
         &self,
         decoder: &'d mut Decoder,
@@ -666,12 +702,15 @@ impl Frames {
         start: u64,
     ) -> Result<&'d [u8], ReadError> {
         let codec = match self.decode_into(decoder, (pack, open), at, bytes, start) {
-            Err(_) if self.source.distrust(pack) => {
+            Err(error) => {
                 let range = open.range(at).map_err(|error| damaged(pack, error))?;
-                let again = self.read(pack, range.clone())?;
-                self.decode_into(decoder, (pack, open), at, &again, range.start)?
+                let again = self.elsewhere(pack, |place| {
+                    let again = self.read_from(place, pack, range.clone())?;
+                    self.decode_into(decoder, (pack, open), at, &again, range.start)
+                });
+                again.ok_or(error)?
             }
-            other => other?,
+            Ok(codec) => codec,
         };
         decoder.content(codec).map_err(|error| damaged(pack, error))
     }

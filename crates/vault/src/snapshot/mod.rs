@@ -31,11 +31,19 @@ pub trait PackSource: Send + Sync {
     /// Exactly the bytes `range` of the object, or an error. The range lies within `pack.length`.
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError>;
 
-    /// What was read of the pack is not what it should be. True: there is another place to read it from, and from now
-    /// on it is; so it is worth being read once more.
-    fn distrust(&self, _pack: &PackRef) -> bool {
-        false
+    /// In how many places a pack may be. Whoever found that what [`Self::read`] gave is not what it should be goes
+    /// through them by their numbers, for each stretch anew: two copies may have rotted in different ones.
+    fn places(&self, _pack: &PackRef) -> u8 {
+        0
     }
+
+    /// As [`Self::read`], from this place alone, past every cache.
+    fn read_at(&self, _place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.read(pack, range)
+    }
+
+    /// What this place gave was right: [`Self::read`] begins with it from now on.
+    fn prefer(&self, _place: u8, _pack: &PackRef) {}
 
     /// Packs of other snapshots of the vault, and where to read them: what a lost pack held may have been stored anew
     /// since. Asked once, when something is lost.
@@ -60,8 +68,14 @@ impl<F: Fn() -> Option<Others> + Send + Sync> PackSource for Beside<F> {
     fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
         self.own.read(pack, range)
     }
-    fn distrust(&self, pack: &PackRef) -> bool {
-        self.own.distrust(pack)
+    fn places(&self, pack: &PackRef) -> u8 {
+        self.own.places(pack)
+    }
+    fn read_at(&self, place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        self.own.read_at(place, pack, range)
+    }
+    fn prefer(&self, place: u8, pack: &PackRef) {
+        self.own.prefer(place, pack);
     }
     fn others(&self) -> Option<Others> {
         (self.others)()

@@ -1,16 +1,21 @@
 //! A wrong index, a lost pack and a hostile tree: an error or the right bytes, never others, and never for ever.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
+use bytes::Bytes;
 use domain::PackId;
 use vault::{
     backup::PackSink as _,
     cbor::Writer,
     compress::Codec,
-    id::{ChunkId, FrameKind, IdKeys},
+    id::{ChunkId, FrameKind, IdKeys, Sha256},
     index::ChunkIndex,
     manifest::{FrameBitmap, PackRef, PackSet, resolve},
-    pack::{Decoder, Directory, Header, PackBuilder, PackKind},
+    pack::{Decoder, Directory, HEADER_LEN, Header, PackBuilder, PackKind, SealedPack},
     restore::{Gauge, run},
     snapshot::{PackSource, ReadError, Reader, SourceError},
     tree::{Content, Entry, EntryKind, Root},
@@ -137,6 +142,64 @@ fn a_restore_gives_out_whole_chunks_and_small_files_under_their_own_ids_alone() 
         }
         refused(&small);
     }
+}
+
+/// Two copies of every pack, rotten in different frames; the directory of the first has gone too.
+struct TwoCopies {
+    copies: [BTreeMap<Sha256, Vec<u8>>; 2],
+    preferred: Mutex<BTreeMap<Sha256, u8>>,
+}
+
+impl TwoCopies {
+    fn of(lab: &Lab) -> Self {
+        let packs = lab.bucket.packs.lock().unwrap();
+        let copy = |rotten: usize| {
+            let spoiled = |pack: &SealedPack| {
+                let mut bytes = pack.bytes.joined().to_vec();
+                if rotten == 0 {
+                    bytes[HEADER_LEN + 10] ^= 1;
+                }
+                let first = pack.directory.frames_at(bytes.len() as u64).unwrap();
+                for at in (0..pack.directory.len()).filter(|at| *at as usize % 2 == rotten) {
+                    bytes[(first + pack.directory.offset(at)) as usize + 8] ^= 1;
+                }
+                (pack.sha256, bytes)
+            };
+            packs.values().map(spoiled).collect()
+        };
+        Self { copies: [copy(0), copy(1)], preferred: Mutex::default() }
+    }
+}
+
+impl PackSource for TwoCopies {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let place = self.preferred.lock().unwrap().get(&pack.sha256).copied();
+        self.read_at(place.unwrap_or(0), pack, range)
+    }
+    fn places(&self, _: &PackRef) -> u8 {
+        2
+    }
+    fn read_at(&self, place: u8, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let bytes = &self.copies[usize::from(place)][&pack.sha256];
+        Ok(Bytes::copy_from_slice(&bytes[range.start as usize..range.end as usize]))
+    }
+    fn prefer(&self, place: u8, pack: &PackRef) {
+        self.preferred.lock().unwrap().insert(pack.sha256, place);
+    }
+}
+
+#[test]
+fn of_two_copies_that_rotted_in_different_places_everything_comes_back() {
+    let lab = Lab::new(66);
+    let tree = twins();
+    let done = lab.backup(&tree, None);
+    let set = resolve(&done.chain).unwrap();
+    let reader = || {
+        let (keys, source) = (Arc::clone(&lab.keys), Arc::new(TwoCopies::of(&lab)));
+        Reader::open(&done.chain[0].manifest, &set, keys, source, None)
+    };
+    assert_same(&reader(), &tree);
+    assert_restores(&reader(), &tree);
 }
 
 #[test]

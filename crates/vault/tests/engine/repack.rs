@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use domain::PackId;
 use vault::{
-    manifest::{PackSet, resolve},
+    manifest::{PackRef, PackSet, resolve},
+    pack::PackKind,
     repack::Liveness,
     verify,
 };
@@ -88,7 +89,7 @@ fn a_damaged_live_frame_is_read_from_its_source_and_a_damaged_dead_one_does_not_
     let lab = Lab::new(92);
     let (tree, worn) = worn(&lab);
     let set = resolve(&worn.chain).unwrap();
-    let data = |id: &&PackId| set.0[id].kind == vault::pack::PackKind::Data;
+    let data = |id: &&PackId| set.0[id].kind == PackKind::Data;
     let victims: BTreeSet<PackId> = half_dead(&set).iter().filter(data).copied().collect();
     let victim = &set.0[victims.iter().find(|id| set.0[id].used.count() > 0).expect("some live")];
     let whole = lab.bucket.packs.lock().unwrap()[&victim.sha256].clone();
@@ -123,4 +124,31 @@ fn frames_start(bytes: &[u8], frames: u64, from_end: u64) -> usize {
     let header = vault::pack::HEADER_LEN;
     let first = u32::from_be_bytes(bytes[header..header + 4].try_into().unwrap()) as usize;
     header + 4 + first + usize::try_from(frames - from_end).unwrap()
+}
+
+#[test]
+fn a_pack_opened_by_its_second_directory_hands_no_bundle_on_without_its_list() {
+    let lab = Lab::new(93);
+    let (tree, worn) = worn(&lab);
+    let set = resolve(&worn.chain).unwrap();
+    // All of them: bundles are in the fuller ones.
+    let data = |pack: &&PackRef| pack.kind == PackKind::Data;
+    let victims: BTreeSet<PackId> = set.iter().filter(data).map(|pack| pack.id).collect();
+    for id in &victims {
+        let mut packs = lab.bucket.packs.lock().unwrap();
+        let pack = packs.get_mut(&set.0[id].sha256).unwrap();
+        let mut bytes = pack.bytes.to_vec();
+        bytes[vault::pack::HEADER_LEN + 10] ^= 1;
+        pack.bytes = bytes.into();
+    }
+    let done = lab.repack(&tree, &worn, &victims);
+    assert!(done.reread > 0, "its files are read from their source");
+    assert_same(&lab.reader(&done), &tree);
+    // Every pack of the new snapshot that was stored now has both directories.
+    let ids = vault::id::IdKeys::of(&lab.keys);
+    for pack in resolve(&done.chain).unwrap().iter().filter(|pack| !set.0.contains_key(&pack.id)) {
+        let bytes = lab.bucket.packs.lock().unwrap()[&pack.sha256].bytes.joined();
+        let whole = vault::pack::OpenPack::check_whole(&lab.keys, &ids, pack.kind, &bytes);
+        assert!(whole.is_ok(), "{:?}", whole.err());
+    }
 }

@@ -34,7 +34,7 @@ use crate::{
     sessions::{SessionRow, check_open, find_own},
     state::Catalog,
 };
-use store::{NewPack, PackRow};
+use store::{NewPack, PackRow, SeenLock};
 
 /// Packs in one request.
 pub const MAX_PER_CALL: usize = 64;
@@ -379,16 +379,16 @@ pub async fn extend(
     app: &Catalog,
     rows: &[PackRow],
     until: Timestamp,
-) -> (Vec<(PackId, Timestamp)>, Option<Error>) {
+) -> (Vec<SeenLock>, Option<Error>) {
     let asked = locks::covering(until);
     let calls: Vec<_> = rows.iter().map(|row| extend_one(app, row, asked).boxed()).collect();
     let done: Vec<_> = futures::stream::iter(calls).buffer_unordered(PARALLEL).collect().await;
     let (mut locks, mut failed) = (Vec::new(), None);
     for result in done {
         match result {
-            Ok((id, reported)) if reported >= until => locks.push((id, reported)),
-            Ok((id, _)) => {
-                failed = Some(Error::broken("the store did not extend a lock", id.to_string()));
+            Ok(seen) if seen.until >= until => locks.push(seen),
+            Ok(SeenLock { pack, .. }) => {
+                failed = Some(Error::broken("the store did not extend a lock", pack.to_string()));
             }
             Err(error) => failed = Some(error),
         }
@@ -396,17 +396,14 @@ pub async fn extend(
     (locks, failed)
 }
 
-async fn extend_one(
-    app: &Catalog,
-    row: &PackRow,
-    until: Timestamp,
-) -> Result<(PackId, Timestamp), Error> {
+async fn extend_one(app: &Catalog, row: &PackRow, until: Timestamp) -> Result<SeenLock, Error> {
     let version =
         row.version_id.as_deref().ok_or_else(|| Error::refused(Code::PackNotConfirmed))?;
+    let seen = |until| SeenLock { pack: row.id(), version: version.to_owned(), until };
     match app.store.extend_lock(&row.object_key, version, until).await {
         // The planted bug: what was asked for counts as done.
-        _ if faults::planted(faults::Bug::IgnoreRefusedExtension) => Ok((row.id(), until)),
-        Ok(reported) => Ok((row.id(), reported)),
+        _ if faults::planted(faults::Bug::IgnoreRefusedExtension) => Ok(seen(until)),
+        Ok(reported) => Ok(seen(reported)),
         // Gone although it was locked: never a reason to commit, always one to back up again.
         Err(StoreError::NotFound) => Err(Error::refused(Code::PackUnusable)),
         Err(error) => Err(error.into()),

@@ -252,20 +252,32 @@ pub async fn set_uploaded(
     Ok(done.rows_affected() == 1)
 }
 
-/// Records lock dates the store reported after extending. Never lowers one.
-pub async fn set_locks(tx: &mut TenantTx, locks: &[(PackId, Timestamp)]) -> Result<(), pg::Error> {
-    let ids: Vec<Uuid> = locks.iter().map(|(id, _)| id.uuid()).collect();
-    let dates: Vec<OffsetDateTime> = locks.iter().map(|(_, until)| (*until).into()).collect();
+/// The date until which the store says that it keeps a version of a pack. A repair stores another version, under a
+/// lock of its own: what was said of one says nothing of the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenLock {
+    pub pack: PackId,
+    pub version: String,
+    pub until: Timestamp,
+}
+
+/// Records lock dates the store reported after extending. Never lowers one, and leaves rows that have another version
+/// by now as they are.
+pub async fn set_locks(tx: &mut TenantTx, locks: &[SeenLock]) -> Result<(), pg::Error> {
+    let ids: Vec<Uuid> = locks.iter().map(|lock| lock.pack.uuid()).collect();
+    let versions: Vec<String> = locks.iter().map(|lock| lock.version.clone()).collect();
+    let dates: Vec<OffsetDateTime> = locks.iter().map(|lock| lock.until.into()).collect();
     // In id order, as every writer of several pack rows: no deadlock between two of them.
     sqlx::query!(
-        r#"WITH asked AS (SELECT * FROM unnest($2::uuid[], $3::timestamptz[]) AS a (id, until)),
+        r#"WITH asked AS (SELECT * FROM unnest($2::uuid[], $3::text[], $4::timestamptz[]) AS a (id, version, until)),
                 locked AS (SELECT p.id FROM catalog.packs p JOIN asked USING (id)
                            WHERE p.tenant_id = $1 ORDER BY p.id FOR UPDATE OF p)
            UPDATE catalog.packs p SET lock_until = GREATEST(p.lock_until, asked.until)
            FROM asked JOIN locked USING (id)
-           WHERE p.tenant_id = $1 AND p.id = asked.id"#,
+           WHERE p.tenant_id = $1 AND p.id = asked.id AND p.version_id = asked.version"#,
         tx.tenant().uuid(),
         &ids,
+        &versions,
         &dates,
     )
     .execute(tx.conn())

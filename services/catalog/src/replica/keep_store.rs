@@ -78,16 +78,22 @@ pub async fn list_shorter_than_planned(
     .await?)
 }
 
-/// Records dates the second store reported. Never lowers one.
-pub async fn set_locks(tx: &mut TenantTx, locks: &[(String, Timestamp)]) -> Result<(), pg::Error> {
-    let keys: Vec<String> = locks.iter().map(|(key, _)| key.clone()).collect();
+/// Records dates the second store reported, of a key and a version of it. Never lowers one, and leaves rows that have
+/// another version by now as they are.
+pub async fn set_locks(
+    tx: &mut TenantTx,
+    locks: &[((String, String), Timestamp)],
+) -> Result<(), pg::Error> {
+    let keys: Vec<String> = locks.iter().map(|((key, _), _)| key.clone()).collect();
+    let versions: Vec<String> = locks.iter().map(|((_, version), _)| version.clone()).collect();
     let dates: Vec<OffsetDateTime> = locks.iter().map(|(_, until)| (*until).into()).collect();
     sqlx::query!(
         "UPDATE catalog.replica_objects o SET lock_until = GREATEST(o.lock_until, a.until)
-         FROM unnest($2::text[], $3::timestamptz[]) AS a (key, until)
-         WHERE o.tenant_id = $1 AND o.object_key = a.key",
+         FROM unnest($2::text[], $3::text[], $4::timestamptz[]) AS a (key, version, until)
+         WHERE o.tenant_id = $1 AND o.object_key = a.key AND o.version_id = a.version",
         tx.tenant().uuid(),
         &keys,
+        &versions,
         &dates,
     )
     .execute(tx.conn())
@@ -154,7 +160,8 @@ pub async fn set_deleted(
     Ok(())
 }
 
-/// The first store has the pack anew. False: its row is no longer the one that was repaired.
+/// The first store has the pack anew. False: its row is no longer the one that was repaired, or somebody locked the
+/// version before for longer than the new one.
 pub async fn set_first_version(
     tx: &mut TenantTx,
     pack: PackId,
@@ -163,8 +170,8 @@ pub async fn set_first_version(
 ) -> Result<bool, pg::Error> {
     let done = sqlx::query!(
         "UPDATE catalog.packs SET former_versions = array_append(former_versions, version_id), version_id = $4,
-                lock_until = GREATEST(lock_until, $5), lock_checked_at = NULL
-         WHERE tenant_id = $1 AND id = $2 AND version_id = $3 AND state IN ('uploaded', 'live', 'condemned')",
+                lock_until = $5, lock_checked_at = NULL
+         WHERE tenant_id = $1 AND id = $2 AND version_id = $3 AND lock_until <= $5 AND state IN ('uploaded', 'live', 'condemned')",
         tx.tenant().uuid(),
         pack.uuid(),
         before,
@@ -176,7 +183,7 @@ pub async fn set_first_version(
     Ok(done.rows_affected() == 1)
 }
 
-/// The second store has the pack anew.
+/// The second store has the pack anew. False: as in [`set_first_version`].
 pub async fn set_second_version(
     tx: &mut TenantTx,
     pack: PackId,
@@ -185,8 +192,8 @@ pub async fn set_second_version(
     now: Timestamp,
 ) -> Result<bool, pg::Error> {
     let done = sqlx::query!(
-        "UPDATE catalog.replica_objects SET version_id = $4, lock_until = GREATEST(lock_until, $5), copied_at = $6
-         WHERE tenant_id = $1 AND pack_id = $2 AND version_id = $3 AND deleted_at IS NULL",
+        "UPDATE catalog.replica_objects SET version_id = $4, lock_until = $5, copied_at = $6
+         WHERE tenant_id = $1 AND pack_id = $2 AND version_id = $3 AND lock_until <= $5 AND deleted_at IS NULL",
         tx.tenant().uuid(),
         pack.uuid(),
         before,

@@ -42,24 +42,14 @@ pub async fn repair(
 ) -> Result<Vec<Repaired>, Error> {
     let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
     let second = super::find(app, &mut tx, vault).await?.ok_or_else(Error::not_found)?;
-    let ids: Vec<_> = findings.iter().map(|finding| finding.pack_id.uuid()).collect();
-    let rows = packs::store::find_in_vault(&mut tx, vault, &ids).await?;
-    let copies = store::find_copies(&mut tx, &ids).await?;
     tx.rollback().await?;
     let mut repaired = Vec::new();
     for finding in findings {
         let pack_id = finding.pack_id;
-        let row = rows.iter().find(|row| row.id() == pack_id);
-        let copy = copies.iter().find(|copy| copy.pack_id == pack_id.uuid());
-        let outcome = match (row, copy, finding.what) {
-            (_, _, What::Unreadable) => {
-                Ok(Err("the store answered with an error: nothing is proven, try later".to_owned()))
-            }
-            (Some(row), Some(copy), _) => {
-                let both = Both { first: row, second: copy };
-                one(app, &second, at, &both).await
-            }
-            _ => Ok(Err("the vault's second copy does not have it".to_owned())),
+        let outcome = if finding.what == What::Unreadable {
+            Ok(Err("the store answered with an error: nothing is proven, try later".to_owned()))
+        } else {
+            one(app, &second, vault, at, pack_id).await
         };
         let outcome = outcome.unwrap_or_else(|error| Err(super::copy::words(&error)));
         let (version_id, why_not) = match outcome {
@@ -72,19 +62,37 @@ pub async fn repair(
 }
 
 /// The two copies of a pack as they are recorded.
-struct Both<'a> {
-    first: &'a PackRow,
-    second: &'a store::CopyRow,
+struct Both {
+    first: PackRow,
+    second: store::CopyRow,
 }
 
-/// One pack: read there, compare, write here, look, record.
+async fn find(
+    app: &Catalog,
+    second: &Second,
+    vault: VaultId,
+    pack: PackId,
+) -> Result<Option<Both>, Error> {
+    let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(second.tenant)).await?;
+    let first = packs::store::find_in_vault(&mut tx, vault, &[pack.uuid()]).await?.pop();
+    let copy = store::find_copies(&mut tx, &[pack.uuid()]).await?.pop();
+    tx.rollback().await?;
+    Ok(first.zip(copy).map(|(first, second)| Both { first, second }))
+}
+
+/// One pack: read there, compare, write here, look, record. What is recorded of it is read when its turn comes: a repair
+/// of many takes hours, and locks grow meanwhile.
 async fn one(
     app: &Catalog,
     second: &Second,
+    vault: VaultId,
     at: Where,
-    both: &Both<'_>,
+    pack: PackId,
 ) -> Result<Result<String, String>, Error> {
-    let (now, key, pack) = (app.clock.now(), &both.first.object_key, both.first.id());
+    let Some(both) = find(app, second, vault, pack).await? else {
+        return Ok(Err("the vault's second copy does not have it".to_owned()));
+    };
+    let (now, key) = (app.clock.now(), &both.first.object_key);
     let first_version = both.first.version_id.as_deref().unwrap_or_default();
     let second_version = both.second.version_id.as_str();
     let (from, good, to, bad): (&S3Store, _, &S3Store, _) = match at {

@@ -13,7 +13,6 @@ use domain::{PackId, SnapshotId, TenantId, Timestamp, VaultId, WorkloadId};
 use futures::{FutureExt as _, StreamExt as _};
 use pg::TenantTx;
 use runtime::Cx;
-use uuid::Uuid;
 use vault::{
     certificate::{LockCertificate, LockedObject, objects_hash},
     id::Sha256,
@@ -26,7 +25,10 @@ use super::{
 };
 use crate::{
     error::Error,
-    packs::{self, store::PackRow},
+    packs::{
+        self,
+        store::{PackRow, SeenLock},
+    },
     snapshots::{self, store::SnapshotRow},
     state::Catalog,
 };
@@ -162,7 +164,8 @@ pub async fn check(
     for (pack, answer) in rows.iter().zip(answers) {
         match answer {
             Ok(Ok(until)) => {
-                good.push((pack.id(), until));
+                let version = pack.version_id.clone().unwrap_or_default();
+                good.push(SeenLock { pack: pack.id(), version, until });
                 keys.push(pack.object_key.clone());
             }
             Ok(Err((trouble, detail))) => {
@@ -171,9 +174,8 @@ pub async fn check(
             Err(error) => silent = Some(error),
         }
     }
-    let ids: Vec<Uuid> = good.iter().map(|(id, _)| id.uuid()).collect();
     packs::store::set_locks(&mut tx, &good).await?;
-    store::set_checked(&mut tx, &ids, now).await?;
+    store::set_checked(&mut tx, &good, now).await?;
     let over = [Trouble::Missing, Trouble::Unlocked, Trouble::Short, Trouble::Altered];
     events.extend(alarms::clear(app, &mut tx, &keys, &over).await?);
     let done = cx.event("snapshot.locks_checked", "snapshot", &id);
@@ -235,9 +237,9 @@ mod tests {
 
     fn pack(until: Timestamp) -> PackRow {
         PackRow {
-            id: Uuid::nil(),
-            vault_id: Uuid::nil(),
-            session_id: Uuid::nil(),
+            id: uuid::Uuid::nil(),
+            vault_id: uuid::Uuid::nil(),
+            session_id: uuid::Uuid::nil(),
             seq: 0,
             kind: "data".into(),
             state: "live".into(),

@@ -26,7 +26,7 @@ use crate::{
         letting_go,
     },
     error::Error,
-    packs::{self, locks},
+    packs::{self, locks, store::SeenLock},
     state::Catalog,
 };
 use extend::Outcome;
@@ -184,7 +184,8 @@ async fn record(
         if row.is_receipt {
             of_receipts.push((SnapshotId::from_uuid(row.id), *until));
         } else {
-            of_packs.push((PackId::from_uuid(row.id), *until));
+            let (pack, version) = (PackId::from_uuid(row.id), row.version_id.clone());
+            of_packs.push(SeenLock { pack, version, until: *until });
         }
     }
     packs::store::set_locks(&mut tx, &of_packs).await?;

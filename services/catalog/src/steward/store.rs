@@ -5,7 +5,7 @@ use pg::{SystemTx, TenantTx};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::packs::store::PackRow;
+use crate::packs::store::{PackRow, SeenLock};
 
 /// Workloads of any tenant, in id order after `after`, with a committed snapshot whose locks end before `due`.
 pub async fn list_due(
@@ -263,13 +263,24 @@ pub async fn list_unchecked(
     .await?)
 }
 
-/// The store was asked about these and said what we think. In id order, as every writer of several pack rows.
-pub async fn set_checked(tx: &mut TenantTx, ids: &[Uuid], now: Timestamp) -> Result<(), pg::Error> {
+/// The store was asked about these and said what we think; a row with another version by now was not asked about. In id
+/// order, as every writer of several pack rows.
+pub async fn set_checked(
+    tx: &mut TenantTx,
+    seen: &[SeenLock],
+    now: Timestamp,
+) -> Result<(), pg::Error> {
+    let ids: Vec<Uuid> = seen.iter().map(|seen| seen.pack.uuid()).collect();
+    let versions: Vec<String> = seen.iter().map(|seen| seen.version.clone()).collect();
     sqlx::query!(
-        "WITH locked AS (SELECT id FROM catalog.packs WHERE tenant_id = $1 AND id = ANY($2) ORDER BY id FOR UPDATE)
-         UPDATE catalog.packs p SET lock_checked_at = $3 FROM locked WHERE p.tenant_id = $1 AND p.id = locked.id",
+        "WITH asked AS (SELECT * FROM unnest($2::uuid[], $3::text[]) AS a (id, version)),
+              locked AS (SELECT p.id FROM catalog.packs p JOIN asked USING (id)
+                         WHERE p.tenant_id = $1 ORDER BY p.id FOR UPDATE OF p)
+         UPDATE catalog.packs p SET lock_checked_at = $4 FROM asked JOIN locked USING (id)
+         WHERE p.tenant_id = $1 AND p.id = asked.id AND p.version_id = asked.version",
         tx.tenant().uuid(),
-        ids,
+        &ids,
+        &versions,
         OffsetDateTime::from(now),
     )
     .execute(tx.conn())

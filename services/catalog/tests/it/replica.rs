@@ -16,6 +16,7 @@ use api::{
 use bytes::Bytes;
 use catalog::{
     collection::{CollectError, GRACE, begin_delete, condemn, finish_delete},
+    packs::store::{SeenLock, set_locks},
     replica::{
         self,
         copy::{self, Turn},
@@ -24,6 +25,7 @@ use catalog::{
     scrub::{self, Where},
 };
 use domain::{PackId, SnapshotId, Timestamp};
+use pg::{OperationalReason, TenantTx};
 use vault::{
     layout,
     scrub::Sample,
@@ -535,6 +537,73 @@ async fn either_copy_is_repaired_from_the_other_and_backups_go_on() {
     // Manifests name the version before the repair; the next backup may build on them.
     let next = world.backup(&agent, &mut chain, 1, &[]).await.snapshot;
     assert!(next.locked_until >= next.protect_until);
+}
+
+/// A lock that grows while a repair is on its way: what was promised of the version before is not believed of the new one.
+#[tokio::test]
+async fn a_repair_does_not_inherit_a_lock_its_version_does_not_have() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let id = backup(&world, &agent, 2).await;
+    set(&world, &agent, 30).await;
+    turn(&world, &agent, 1_000).await;
+    for (folder, store, at, number, (table, column)) in [
+        ("store", &world.store, Where::First, 0, ("packs", "id")),
+        ("second", &world.second, Where::Second, 1, ("replica_objects", "pack_id")),
+    ] {
+        let pack = &needs(&agent, id).await[number];
+        let before = store.head(&pack.key, None).await.expect("head").expect("there");
+        world.spoil(folder, &store.get(&pack.key, &before.version_id).await.expect("bytes"));
+        let findings = scrub(&world, &agent, at).await.findings;
+        // Somebody extends the damaged version, to the end of his transaction.
+        let mut other = world.app.database().superuser().await.expect("superuser");
+        let sql = format!(
+            "BEGIN; UPDATE catalog.{table} SET lock_until = lock_until + interval '1 year' WHERE {column} = '{}'",
+            pack.id.uuid()
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut other).await.expect("extended");
+        let catalog = world.catalog.clone();
+        let (tenant, vault, found) = (agent.tenant, agent.vault, findings.clone());
+        let first = tokio::spawn(async move {
+            repair::repair(&catalog, tenant, vault, at, &found).await.expect("repair")
+        });
+        // Until it has written the new version and waits for the row.
+        while store.head(&pack.key, None).await.expect("head").expect("there").version_id
+            == before.version_id
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.expect("commit");
+        let done = first.await.expect("no panic");
+        assert_eq!(done[0].version_id, None, "{done:?}");
+        // Once more, with what is recorded now: the new version is locked as long.
+        let done = repair::repair(&world.catalog, agent.tenant, agent.vault, at, &findings).await;
+        let done = done.expect("repair");
+        let version = done[0].version_id.as_deref().expect("repaired");
+        let facts = store.head(&pack.key, Some(version)).await.expect("head").expect("there");
+        let year = std::time::Duration::from_secs(365 * 86_400);
+        assert!(facts.lock_until.expect("locked") >= before.lock_until.expect("locked") + year);
+    }
+}
+
+/// What a store said of one version is not written down for another.
+#[tokio::test]
+async fn a_lock_is_recorded_for_the_version_it_was_seen_of() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let id = backup(&world, &agent, 1).await;
+    let pack = needs(&agent, id).await.remove(0);
+    let year = std::time::Duration::from_secs(365 * 86_400);
+    let until = pack.lock_until.expect("locked") + year;
+    for (version, taken) in [("another", false), (pack.version_id.as_deref().expect("one"), true)] {
+        let seen = SeenLock { pack: pack.id, version: version.to_owned(), until };
+        let mut tx = TenantTx::begin(&world.catalog.db, agent.scope()).await.expect("tx");
+        set_locks(&mut tx, &[seen]).await.expect("recorded");
+        tx.commit_operational(OperationalReason::PackBookkeeping).await.expect("commit");
+        let now = needs(&agent, id).await.into_iter().find(|row| row.id == pack.id);
+        assert_eq!(now.expect("there").lock_until == Some(until), taken, "{version}");
+    }
 }
 
 #[tokio::test]

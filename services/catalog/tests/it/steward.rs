@@ -79,7 +79,12 @@ async fn a_small_budget_takes_the_earliest_ends_first_and_the_next_run_goes_on()
         let longer = before[&pack.id] + 7 * DAY;
         let reported = world.store.extend_lock(&pack.key, version, longer).await.expect("extended");
         let mut tx = pg::TenantTx::begin(&world.catalog.db, agent.scope()).await.expect("tx");
-        catalog::packs::store::set_locks(&mut tx, &[(pack.id, reported)]).await.expect("recorded");
+        let seen = catalog::packs::store::SeenLock {
+            pack: pack.id,
+            version: version.to_owned(),
+            until: reported,
+        };
+        catalog::packs::store::set_locks(&mut tx, &[seen]).await.expect("recorded");
         tx.commit_operational(pg::OperationalReason::PackBookkeeping).await.expect("commit");
     }
     let first = steward::round(&world.catalog, 1).await.expect("run");
