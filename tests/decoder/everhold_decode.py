@@ -683,13 +683,16 @@ def restore(snapshot, out):
     and special files are left out, and holes are written as zeros: for those there is the agent."""
     out = os.fsencode(out)
     os.mkdir(out)
-    folders = []
+    made, folders = {b""}, []
     for path, fields in snapshot.entries():
-        # A parent comes before its children, and nothing is made through a link: the folder was empty.
-        target = os.path.join(out, path) if path else out
+        # A folder comes before what is in it, and a name is there once: nothing is made through a link.
+        need(os.path.dirname(path) in made, "an entry lies in no folder of the snapshot")
+        target = os.path.join(out, path)
         if fields[1] == 2:
+            made.add(path)
             folders.append((target, fields))
-            os.makedirs(target, exist_ok=True)
+            if path:
+                os.mkdir(target)
         elif fields[1] == 3:
             os.symlink(fields[18], target)
         elif fields[1] == 1:

@@ -44,7 +44,7 @@ const FIRST_READ: usize = 64 * 1024;
 pub struct Counters {
     pub files: AtomicU64,
     pub source_bytes: AtomicU64,
-    /// Of `source_bytes`, what was read; the rest looked as before.
+    /// Read from files, what was read twice counted twice; what looked as before was not.
     pub read_bytes: AtomicU64,
     pub exceptions: AtomicU64,
     pub stored_bytes: Arc<AtomicU64>,

@@ -151,30 +151,64 @@ mod tests {
         net::TcpListener,
     };
 
-    /// Answers whatever is asked with this.
-    fn always(body: &str) -> Url {
+    /// A store that answers a request, as text, with a status line's end, headers and a body.
+    fn store(answer: impl Fn(&str) -> (String, String) + Send + 'static, runtime: &Handle) -> S3 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         std::thread::spawn(move || {
             while let Ok((mut socket, _)) = listener.accept() {
-                let _ = socket.read(&mut [0; 16_384]);
+                let mut asked = [0; 16_384];
+                let length = socket.read(&mut asked).unwrap_or(0);
+                let (head, body) = answer(&String::from_utf8_lossy(&asked[..length]));
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+                );
                 let _ = socket.write_all(answer.as_bytes());
             }
         });
-        url.parse().unwrap()
+        let key = Key { region: "us-east-1", id: "id", secret: "secret", token: None };
+        S3::connect(&url, "bucket", &key, runtime.clone()).unwrap()
+    }
+
+    /// Of each object the store has a newest version and one that is named `old`.
+    fn versions(asked: &str) -> (String, String) {
+        let body = match asked {
+            _ if asked.contains("versionId=old") => "old",
+            _ if asked.contains("versionId=") => return ("404 Not Found".into(), String::new()),
+            _ => "new",
+        };
+        ("206 Partial Content\r\ncontent-range: bytes 0-2/3".into(), body.into())
+    }
+
+    #[test]
+    fn one_version_that_is_gone_says_nothing_of_the_others() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = store(versions, runtime.handle());
+        let read = |version: &str| store.read("vaults/a", Some(version), 0..3).unwrap();
+        for _ in 1..IN_VAIN {
+            assert_eq!(read("gone"), "new", "the key alone must do");
+        }
+        assert_eq!(read("old"), "old", "what was written over it is not what is meant");
+        (0..2 * IN_VAIN).for_each(|_| assert_eq!(read("gone"), "new"));
+        assert_eq!(read("old"), "old");
+    }
+
+    #[test]
+    fn a_copy_that_has_none_of_the_versions_is_asked_by_key_after_a_while() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = store(versions, runtime.handle());
+        let read = |version: &str| store.read("vaults/a", Some(version), 0..3).unwrap();
+        (0..IN_VAIN).for_each(|_| assert_eq!(read("gone"), "new"));
+        assert_eq!(read("old"), "new", "no version is asked for any more");
     }
 
     #[test]
     fn who_rescues_is_told_of_a_list_that_breaks_off() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let list = |body: &str| {
-            let key = Key { region: "us-east-1", id: "id", secret: "secret", token: None };
-            let store =
-                S3::connect(&always(body), "bucket", &key, runtime.handle().clone()).unwrap();
+            let body = body.to_owned();
+            let store = store(move |_| ("200 OK".into(), body.clone()), runtime.handle());
             let mut names = Vec::new();
             store.list("vaults/", &mut |listed| names.push(listed.key)).map(|()| names)
         };

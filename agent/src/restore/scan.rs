@@ -94,13 +94,13 @@ struct Planner<'a, 'f, 's, 'c> {
     above: (Vec<u8>, bool),
 }
 
+/// Said of a path that was asked for.
+const MISSING: &str = "it is not in the snapshot under this name";
+
 /// Names everything the order wants.
 ///
 /// # Errors
 /// A snapshot that cannot be read at all, or a cancel.
-/// Said of a path that was asked for.
-const MISSING: &str = "it is not in the snapshot under this name";
-
 pub fn scan<'c>(
     work: &'c Work<'c>,
     order: &Order,

@@ -395,7 +395,8 @@ impl Machine {
         }
     }
 
-    /// When the store lets go of each object of every snapshot, its manifests and receipt too, by key; of the earliest promise that names it.
+    /// When the store lets go of each object of every snapshot, its manifests and receipt too, by key; of the earliest
+    /// promise that names it.
     pub async fn lock_ends(&self, world: &World) -> Result<BTreeMap<String, Timestamp>, String> {
         let member = self.member(world)?;
         let transfer = Transfer::new().map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
 //! Faults by enumeration: at every change of state of every operation, every fault that makes sense there.
 //!
-//! `make fault` runs a fixed sample, `make fault LONG=1` more than a thousand points. Without the feature `points` there is
-//! nothing here: shipped code has no fault points.
+//! `make fault` runs a fixed sample, `make fault LONG=1` more than a thousand points. Without the feature `points`
+//! there is nothing here: shipped code has no fault points.
 #![cfg(feature = "points")]
 
 mod acts;

@@ -111,44 +111,15 @@ impl Fault {
                 vec![Kill, FailOnce, FailForever, Delay, Tear]
             }
             Seam::Disk => vec![Kill, FailOnce, FailForever, Delay],
-            Seam::Api => vec![
-                Kill,
-                KillAfter,
-                FailOnce,
-                Fail500,
-                FailForever,
-                LoseAck,
-                Delay,
-                Tear,
-                TearAnswer,
-                Html,
-                Stall,
-            ],
-            Seam::AgentStore if is_read => {
-                vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay, TearAnswer, Html, Stall]
-            }
-            Seam::AgentStore => vec![
-                Kill,
-                KillAfter,
-                FailOnce,
-                Fail500,
-                FailForever,
-                LoseAck,
-                Delay,
-                Tear,
-                TearAnswer,
-                Html,
-                Stall,
-            ],
             Seam::Sql => vec![Kill, KillAfter, FailOnce, FailForever, LoseAck, Delay],
             // An answer without a body is not torn.
             Seam::ServerStore if op.name.starts_with("HEAD") => {
                 vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay, Html, Stall]
             }
-            Seam::ServerStore if is_read => {
+            Seam::AgentStore | Seam::ServerStore if is_read => {
                 vec![Kill, FailOnce, Fail500, FailForever, LoseAck, Delay, TearAnswer, Html, Stall]
             }
-            Seam::ServerStore => vec![
+            Seam::Api | Seam::AgentStore | Seam::ServerStore => vec![
                 Kill,
                 KillAfter,
                 FailOnce,

@@ -104,10 +104,10 @@ async fn extend(
     let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(second.tenant)).await?;
     let answers = batch.iter().zip(answers);
     let told = extend::tell(app, &mut tx, Some(&second.row.store), answers, now).await?;
-    let lock = |(row, until): &(&ShortRow, Timestamp)| {
-        ((row.object_key.clone(), row.version_id.clone()), *until)
-    };
-    let locks: Vec<_> = told.extended.iter().map(lock).collect();
+    let extended = told.extended.iter();
+    let locks: Vec<_> = extended
+        .map(|(row, until)| (row.object_key.as_str(), row.version_id.as_str(), *until))
+        .collect();
     sql::set_locks(&mut tx, &locks).await?;
     extend::commit(tx, told.events).await?;
     kept.extended += locks.len();
@@ -143,8 +143,7 @@ pub async fn reap(
             Deletion::Deleted => sql::set_deleted(&mut tx, pack, &version, now).await?,
             // Longer than we thought: looked at again when that is over.
             Deletion::Retained { until } => {
-                sql::set_locks(&mut tx, &[((key, version.clone()), until.unwrap_or(now + GRACE))])
-                    .await?;
+                sql::set_locks(&mut tx, &[(&key, &version, until.unwrap_or(now + GRACE))]).await?;
             }
         }
         let event = AuditEvent::new(

@@ -82,11 +82,11 @@ pub async fn list_shorter_than_planned(
 /// another version by now as they are.
 pub async fn set_locks(
     tx: &mut TenantTx,
-    locks: &[((String, String), Timestamp)],
+    locks: &[(&str, &str, Timestamp)],
 ) -> Result<(), pg::Error> {
-    let keys: Vec<String> = locks.iter().map(|((key, _), _)| key.clone()).collect();
-    let versions: Vec<String> = locks.iter().map(|((_, version), _)| version.clone()).collect();
-    let dates: Vec<OffsetDateTime> = locks.iter().map(|(_, until)| (*until).into()).collect();
+    let keys: Vec<String> = locks.iter().map(|(key, ..)| (*key).to_owned()).collect();
+    let versions: Vec<String> = locks.iter().map(|(_, version, _)| (*version).to_owned()).collect();
+    let dates: Vec<OffsetDateTime> = locks.iter().map(|(.., until)| (*until).into()).collect();
     sqlx::query!(
         "UPDATE catalog.replica_objects o SET lock_until = GREATEST(o.lock_until, a.until)
          FROM unnest($2::text[], $3::text[], $4::timestamptz[]) AS a (key, version, until)
