@@ -4,7 +4,7 @@ STATE ?= .everhold
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 export SQLX_OFFLINE ?= true
 
-.PHONY: help run test bench million fault fuzz deps deps-test build dist portal lint fmt sqlx openapi clean
+.PHONY: help run test bench profile million fault fuzz deps deps-test build dist portal lint fmt sqlx openapi clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ test: ## The whole suite
 
 bench: $(if $(HELP),,deps dist) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
 	@scripts/bench.sh
+
+profile: $(if $(HELP),,deps dist) ## Where the time goes in each work, by perf, into docs/performance.md; needs perf and zstd
+	@scripts/bench.sh profile
 
 million: deps dist ## A million files through backup and restore, each killed in its middle first; WORK=DIR has 12 GB of room
 	@python3 -B tests/bench/million.py --work "$(or $(WORK),$(CURDIR)/.dev/million)"

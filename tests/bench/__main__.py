@@ -5,18 +5,15 @@ mounted, changed or wrote outlives it but the cache, the record of runs and the 
 """
 
 import argparse
-import contextlib
 import datetime
 import fcntl
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,19 +22,10 @@ import table
 import tools
 import works
 from data import GB, open_set
+from machine import PROJECT, commit, described, fresh_folder, say, words
 from measure import Failed, bytes_below, run
 from peers import Unavailable
 from stats import number, rotated
-
-PROJECT = Path(__file__).resolve().parents[2]
-
-
-def say(text):
-    print(f"bench: {text}", flush=True)
-
-
-def words(value):
-    return [word for word in (value or "").replace(",", " ").split() if word]
 
 
 def options():
@@ -96,24 +84,6 @@ class Programs:
     @staticmethod
     def has_small(agent):
         return "--memory" in peers.call(agent, "backup", "--help")
-
-
-@contextlib.contextmanager
-def fresh_folder(parent, size):
-    """An empty folder on a file system of its own where that is possible.
-
-    ext4 grows ten times slower after a large deletion, so a second restore into it measures the first one's removal.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="restore-", dir=parent))
-    mounted = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "everhold-bench", folder],
-        capture_output=True).returncode == 0
-    try:
-        yield folder
-    finally:
-        if mounted:
-            subprocess.run(["umount", folder], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Bench:
@@ -245,29 +215,12 @@ class Bench:
                 raise Failed(f"the restore differs: {differing[0]} and {len(differing) - 1} more")
 
 
-def git(*argv):
-    return subprocess.run(["git", "-C", PROJECT, *argv], capture_output=True, text=True).stdout.strip()
-
-
-def commit():
-    """Taken when the programs are, not hours later."""
-    name = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    return name + (" with changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-
-
-def machine():
-    name = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                 if line.startswith("model name")), platform.machine())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
-
-
 def about(cell, dataset, programs, options, seconds, rounds):
     data = "smoke" if dataset.name.startswith("smoke") else dataset.name
     command = f"make bench ONLY={works.work_of(cell)} DATA={data} ROUNDS={options.rounds}"
     command += f" TOOLS={','.join(options.tools)}" if options.tools else ""
     lines = [
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, commit {programs.commit}; {machine()}.",
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, commit {programs.commit}; {described()}.",
         ", ".join(programs.versions.values()) + "".join(
             f"; without {name} ({reason})" for name, reason in programs.missing.items()) + ".",
         f"Data {dataset.describe()}.",

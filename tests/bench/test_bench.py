@@ -6,6 +6,7 @@ import sys
 import image
 import measure
 import mutate
+import profiling
 import pytest
 import stats
 import table
@@ -182,3 +183,35 @@ def test_what_a_mutation_changed_is_taken_back_whole(tmp_path):
 def test_blocks_are_read_in_order_and_a_missing_one_is_none():
     said = 'debugfs: bmap "/a" 0\n2076\ndebugfs: bmap "/b" 1\ndebugfs: bmap "/c" 2\n17\n\n'
     assert image.parse_blocks(said) == [2076, 0, 17]
+
+
+PERF = """
+    41.20%|everhold-agent|[.] ZSTD_compressBlock_doubleFast_dictMatchState
+    10.00%|everhold-agent|[.] ZSTD_decompressSequences_bmi2
+     5.00%|everhold-agent|[.] HUF_decompress4X1_usingDTable_internal_fast
+     2.00%|everhold-agent|[.] FSE_buildCTable_wksp
+     9.00%|[kernel.kallsyms]|[k] rep_movs_alternative
+     8.00%|everhold-agent|[.] aws_lc_0_47_0_sha256_block_data_order_hw
+     7.00%|everhold-agent|[.] _blake3_hash_many_avx512
+     6.00%|libc.so.6|[.] __memmove_avx512_unaligned_erms
+     5.00%|everhold-agent|[.] _rjem_je_arena_dalloc_small
+     4.00%|everhold-agent|[.] fastcdc::v2020::cut_gear
+     2.80%|everhold-agent|[.] <vault::tree::Entry>::encode
+# a line that is none
+"""
+
+
+def test_a_profile_is_told_by_kinds_of_work():
+    found = profiling.shares(PERF)
+    assert {kind: round(share, 3) for kind, share in found.items()} == {
+        "zstd, compressing": 0.432, "zstd, decoding": 0.15, "kernel": 0.09, "SHA-256": 0.08, "BLAKE3": 0.07,
+        "copies": 0.06, "allocator": 0.05, "FastCDC": 0.04, "our own": 0.028}
+
+
+def test_what_is_needed_at_least_is_shared_by_the_cores(monkeypatch):
+    monkeypatch.setattr(profiling.os, "cpu_count", lambda: 2)
+    cost = measure.Cost(wall=5.0, cpu=8.0, servers_cpu=1.0, rss=0, others=0)
+    least = {"cat": 1.0, "zstd -3 -B128K": 3.0}
+    text = profiling.written({"linux": [("first", cost, {"kernel": 0.5, "our own": 0.5}, least)]}, "zstd")
+    assert "| first/linux | 2.00 | cat 1.00, zstd -3 -B128K 3.00 | 5.00 | 2.50 |" in text
+    assert "| first/linux | 5.00 | 8.00 | 80 % | 1.00 | 50 % |" in text

@@ -159,7 +159,7 @@ pub fn check(vault: &OpenVault, depth: Depth, output: &Output) -> Result<Exit> {
         Progress::Snapshots { done, of } => bar.message(format!("{done} of {of} snapshots")),
     };
     let workers = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
-    let options = Options { depth, workers, progress: &progress };
+    let options = Options { depth, workers, progress: &progress, ..Options::default() };
     let report = vault::fsck::check(vault, &options).context("the bucket cannot be listed")?;
     drop(bar);
     tell(vault, depth, &report, output);

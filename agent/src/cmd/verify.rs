@@ -24,7 +24,10 @@ struct Summary {
     source_bytes: u64,
     /// Files that a restore takes in part from other snapshots' packs, because their own are lost.
     files_from_other_snapshots: u64,
+    /// The first of them.
     problems: Vec<String>,
+    /// How many more there are.
+    unlisted_problems: u64,
 }
 
 pub async fn run(
@@ -78,10 +81,14 @@ fn tell(id: SnapshotId, read_data: bool, report: &Report, output: &Output) {
             source_bytes: report.source_bytes,
             files_from_other_snapshots: report.elsewhere,
             problems,
+            unlisted_problems: report.unlisted,
         });
     }
     for problem in &problems {
         output.line(format_args!("problem: {problem}"));
+    }
+    if report.unlisted > 0 {
+        output.line(format_args!("problem: and {} more that are not listed", report.unlisted));
     }
     let read = if read_data {
         format!("{} read and re-hashed", bytes(report.pack_bytes))

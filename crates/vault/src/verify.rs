@@ -17,6 +17,9 @@ use crate::{
     tree::{Child, Content, Entry, EntryKind, Node, NodeSource, Root, TreeError},
 };
 
+/// Problems that are listed; more are counted.
+const MAX_PROBLEMS: usize = 10_000;
+
 /// What was looked at and what is wrong with it.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -27,12 +30,22 @@ pub struct Report {
     pub source_bytes: u64,
     /// Files of which something is not in the snapshot's own packs, and all of it in other snapshots'.
     pub elsewhere: u64,
+    /// The first of them.
     pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub unlisted: u64,
 }
 
 impl Report {
     pub const fn is_clean(&self) -> bool {
         self.problems.is_empty()
+    }
+    fn problem(&mut self, problem: Problem) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+        } else {
+            self.unlisted += 1;
+        }
     }
 }
 
@@ -58,7 +71,7 @@ pub fn quick(reader: &Reader) -> Report {
     for pack in reader.frames().packs() {
         report.packs += 1;
         if let Err(error) = reader.frames().open(pack) {
-            report.problems.push(Problem::Pack { pack: pack.sha256, error });
+            report.problem(Problem::Pack { pack: pack.sha256, error });
         }
     }
     structure(reader, &mut report);
@@ -73,7 +86,7 @@ pub fn deep(reader: &Reader, mut progress: impl FnMut(u64)) -> Report {
         report.packs += 1;
         match whole(reader, pack) {
             Ok(()) => report.pack_bytes += pack.length,
-            Err(error) => report.problems.push(Problem::Pack { pack: pack.sha256, error }),
+            Err(error) => report.problem(Problem::Pack { pack: pack.sha256, error }),
         }
         progress(report.pack_bytes);
     }
@@ -95,23 +108,23 @@ fn whole(reader: &Reader, pack: &PackRef) -> Result<(), ReadError> {
 fn structure(reader: &Reader, report: &mut Report) {
     let mut used = Usage { reader, frames: BTreeMap::new(), elsewhere: 0 };
     if let Err(error) = nodes(reader, &mut used) {
-        report.problems.push(Problem::Tree { error });
+        report.problem(Problem::Tree { error });
     }
     if let Err(error) = used.mark(FrameKind::Summary, &reader.summary_id()) {
-        report.problems.push(Problem::Tree { error });
+        report.problem(Problem::Tree { error });
     }
     if let Err(error) = entries(reader, report, &mut used) {
-        report.problems.push(Problem::Tree { error });
+        report.problem(Problem::Tree { error });
     }
     if used.elsewhere > 0 {
-        report.problems.push(Problem::Elsewhere { times: used.elsewhere });
+        report.problem(Problem::Elsewhere { times: used.elsewhere });
     }
     if !report.problems.is_empty() {
         return;
     }
     for pack in reader.frames().packs() {
         if used.frames.get(&pack.sha256).cloned().unwrap_or_default() != pack.used {
-            report.problems.push(Problem::Usage { pack: pack.sha256 });
+            report.problem(Problem::Usage { pack: pack.sha256 });
         }
     }
 }
@@ -128,7 +141,7 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
         let before = used.elsewhere;
         match content(reader, &entry, used) {
             Ok(()) => report.elsewhere += u64::from(used.elsewhere > before),
-            Err(error) => report.problems.push(Problem::Content { path: entry.path, error }),
+            Err(error) => report.problem(Problem::Content { path: entry.path, error }),
         }
     }
     if report.entries == reader.root().entries { Ok(()) } else { Err(TreeError::Shape.into()) }

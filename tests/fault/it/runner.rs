@@ -2,7 +2,10 @@
 //!
 //! Invariant: every point has a world and a machine of its own, so that none sees what another left.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use domain::{IdGen as _, SeededIds};
 use serde::Serialize;
@@ -79,11 +82,14 @@ fn choose(all: Vec<Point>, count: usize, kind: impl Fn(&Point) -> String) -> Vec
 fn chosen(all: Vec<Point>) -> Vec<Point> {
     match only() {
         Some(words) => all.into_iter().filter(|point| point.to_string().contains(&words)).collect(),
-        // Every fault at every kind of operation first, then more of each.
+        // Every fault at every kind of operation first, however many they are, then more of each.
         None if crate::long() => {
-            let count =
-                crate::asked("FAULT_POINTS").map_or(LONG, |text| text.parse().expect("a number"));
-            choose(all, count, |point| format!("{} {}", point.op, point.fault.as_str()))
+            let kind = |point: &Point| format!("{} {}", point.op, point.fault.as_str());
+            let count = match crate::asked("FAULT_POINTS") {
+                Some(text) => text.parse().expect("a number"),
+                None => all.iter().map(kind).collect::<BTreeSet<_>>().len().max(LONG),
+            };
+            choose(all, count, kind)
         }
         None => choose(all, SAMPLE, |point| format!("{:?} {:?}", point.op.seam, point.fault)),
     }

@@ -1,16 +1,20 @@
 //! From a damaged pack to the files that suffer.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashSet};
 
-use super::{Depth, Report, TreeCheck, TreeProblem, Wanted, packs, reader};
+use super::{
+    Depth, Options, Report, TreeCheck, TreeProblem, Wanted,
+    packs::{self, Task},
+    reader,
+};
 use crate::{
     id::{IdKeys, Sha256},
     rescue::{Inventory, OpenVault, Snapshots},
     snapshot::SourceError,
 };
+
+/// Packs read at once.
+const READERS: usize = 4;
 
 /// How much of a pack is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,33 +62,24 @@ pub fn affected(vault: &OpenVault, pack: &Sha256) -> Result<Option<Affected>, So
     let mut ignored = Report::default();
     let wanted = Wanted::of(vault, &snapshots, &mut ignored);
     let ids = IdKeys::of(&vault.keys);
-    let Some((target, names)) = wanted.refs.values().find(|(known, _)| known.sha256 == *pack)
-    else {
+    let Some(target) = wanted.packs.values().find(|needed| needed.pack.sha256 == *pack) else {
         return Ok(None);
     };
-    let task = packs::Task {
-        kind: target.kind,
-        sha256: *pack,
-        id: target.id,
-        listed: inventory.objects.get(&(target.kind.object(), *pack, target.id)).copied(),
-        wanted: Some((target.clone(), names.clone())),
-    };
-    let seen = packs::look(vault, &ids, &task, Depth::Data);
+    let seen = packs::look(vault, &ids, &Task::of(target, &inventory), Depth::Data);
     let loss = match (&seen.open, seen.bad.len() as u64) {
         (None, _) => Loss::Everything,
         (Some(_), 0) => Loss::Nothing,
         (Some(_), bad) => Loss::Frames(bad),
     };
-    let mut shelf = directories(vault, &inventory, &wanted);
     let bad: HashSet<(Sha256, u32)> = seen.bad.iter().map(|frame| (*pack, *frame)).collect();
-    if let Some(open) = &seen.open {
-        shelf.open.insert(*pack, Arc::clone(open));
-    }
+    let faults = seen.faults.iter().map(|(_, words)| words.clone()).collect();
+    let mut shelf = directories(vault, &inventory, &wanted);
+    shelf.put(*pack, seen);
     // Of a sound or a wholly lost pack every user is told: it is left out of the sets.
     let keep = |sha256: &Sha256| sha256 != pack || matches!(loss, Loss::Frames(_));
-    let faults = seen.faults.iter().map(|(_, words)| words.clone()).collect();
     let mut affected = Affected { loss, faults, snapshots: Vec::new(), unlisted: 0 };
-    for (found, set) in &wanted.sets {
+    for found in &wanted.whole {
+        let Ok(set) = snapshots.packs(found) else { continue };
         if !set.iter().any(|named| named.sha256 == *pack) {
             continue;
         }
@@ -104,21 +99,10 @@ pub fn affected(vault: &OpenVault, pack: &Sha256) -> Result<Option<Affected>, So
 
 /// The directories of all packs, whatever their frames are.
 fn directories(vault: &OpenVault, inventory: &Inventory, wanted: &Wanted<'_>) -> packs::Shelf {
+    let tasks: Vec<_> = wanted.packs.values().map(|needed| Task::of(needed, inventory)).collect();
+    let options = Options { depth: Depth::Structure, workers: READERS, ..Options::default() };
+    let seen = packs::look_at_all(vault, &tasks, &options, |_| ());
     let mut shelf = packs::Shelf::default();
-    let ids = IdKeys::of(&vault.keys);
-    for (pack, snapshots) in wanted.refs.values() {
-        let place = (pack.kind.object(), pack.sha256, pack.id);
-        let task = packs::Task {
-            kind: pack.kind,
-            sha256: pack.sha256,
-            id: pack.id,
-            listed: inventory.objects.get(&place).copied(),
-            wanted: Some((pack.clone(), snapshots.clone())),
-        };
-        let seen = packs::look(vault, &ids, &task, Depth::Structure);
-        if let Some(open) = seen.open {
-            shelf.open.insert(pack.sha256, open);
-        }
-    }
+    tasks.iter().zip(seen).for_each(|(task, seen)| shelf.put(task.sha256, seen));
     shelf
 }

@@ -10,10 +10,7 @@ mod packs;
 mod report;
 mod tree;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use domain::PackId;
 
@@ -54,12 +51,14 @@ pub struct Options<'a> {
     pub depth: Depth,
     /// Packs in work at once; each takes its own length of memory.
     pub workers: usize,
+    /// Bytes of directories of packs that are kept; those beyond are read again for each snapshot.
+    pub directories: usize,
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { depth: Depth::Data, workers: 2, progress: &|_| () }
+        Self { depth: Depth::Data, workers: 2, directories: 256 << 20, progress: &|_| () }
     }
 }
 
@@ -75,10 +74,12 @@ pub fn check(vault: &OpenVault, options: &Options<'_>) -> Result<Report, SourceE
     report.findings.clone_from(&snapshots.findings);
     strays(&inventory, &mut report);
     let wanted = Wanted::of(vault, &snapshots, &mut report);
-    let shelf = packs::check(vault, &inventory, &wanted.refs, options, &mut report);
-    let total = wanted.sets.len() as u64;
-    for (done, (found, set)) in (0..).zip(&wanted.sets) {
+    let shelf = packs::check(vault, &inventory, &wanted, options, &mut report);
+    let total = wanted.whole.len() as u64;
+    for (done, found) in (0..).zip(&wanted.whole) {
         (options.progress)(Progress::Snapshots { done, of: total });
+        // It could be told before, and the manifests are the same.
+        let Ok(set) = snapshots.packs(found) else { continue };
         snapshot(vault, found, set, &shelf, &mut report);
     }
     report.finish();
@@ -94,16 +95,24 @@ fn strays(inventory: &Inventory, report: &mut Report) {
     report.unlisted += more;
 }
 
-/// What the snapshots that count need.
+/// What the snapshots that count need. Their sets of packs are not kept: with many snapshots of a large vault each has
+/// most of all packs.
 struct Wanted<'a> {
-    sets: Vec<(&'a Found, PackSet)>,
-    /// By upload id; with the snapshots that name it.
-    refs: BTreeMap<PackId, (PackRef, BTreeSet<String>)>,
+    /// Those whose set of packs is known.
+    whole: Vec<&'a Found>,
+    packs: BTreeMap<PackId, Needed>,
+}
+
+/// A pack, as the first manifest describes it that names it.
+struct Needed {
+    pack: PackRef,
+    /// Who names it: places in [`Wanted::whole`].
+    by: Vec<u32>,
 }
 
 impl<'a> Wanted<'a> {
     fn of(vault: &OpenVault, snapshots: &'a Snapshots, report: &mut Report) -> Self {
-        let mut wanted = Self { sets: Vec::new(), refs: BTreeMap::new() };
+        let mut wanted = Self { whole: Vec::new(), packs: BTreeMap::new() };
         for found in &snapshots.found {
             // Its packs may be gone by right; its manifest counted as a link of others.
             if found.is_forgotten() || vault.objects.is_mere_link(found.signed.id) {
@@ -112,18 +121,13 @@ impl<'a> Wanted<'a> {
             }
             report.snapshots += 1;
             report.unconfirmed += u64::from(found.standing == Standing::Unconfirmed);
-            let signed = &found.signed;
-            let name = Name::Object(ObjectKind::Manifest, signed.sha256, signed.id);
-            let key = || name.key(vault.tenant, vault.vault);
             match snapshots.packs(found) {
-                Ok(set) => {
-                    for pack in set.iter() {
-                        wanted.add(vault, pack, &found.name(), report);
-                    }
-                    wanted.sets.push((found, set));
-                }
+                Ok(set) => wanted.add(vault, found, set, report),
                 Err(why) => {
-                    let bad = finding(Severity::Damage, What::Chain, key(), why.to_string());
+                    let signed = &found.signed;
+                    let name = Name::Object(ObjectKind::Manifest, signed.sha256, signed.id);
+                    let key = name.key(vault.tenant, vault.vault);
+                    let bad = finding(Severity::Damage, What::Chain, key, why.to_string());
                     report.push(bad.of_snapshot(found.name()));
                 }
             }
@@ -131,24 +135,35 @@ impl<'a> Wanted<'a> {
         wanted
     }
 
-    fn add(&mut self, vault: &OpenVault, pack: &PackRef, snapshot: &str, report: &mut Report) {
-        let known = self.refs.entry(pack.id).or_insert_with(|| (pack.clone(), BTreeSet::new()));
-        known.1.insert(snapshot.to_owned());
+    fn add(&mut self, vault: &OpenVault, found: &'a Found, set: PackSet, report: &mut Report) {
+        let place = self.whole.len() as u32;
+        self.whole.push(found);
         let facts = |pack: &PackRef| {
             (pack.kind, pack.sha256, pack.length, pack.frames, pack.version_id.clone())
         };
-        if facts(&known.0) != facts(pack) {
-            let name = Name::Object(pack.kind.object(), pack.sha256, pack.id);
-            let key = name.key(vault.tenant, vault.vault);
-            let said = "two manifests describe this pack differently";
-            let bad = finding(Severity::Damage, What::Contradiction, key, said);
-            report.push(bad.of_snapshot(snapshot.to_owned()));
+        for (id, pack) in set.0 {
+            let said = facts(&pack);
+            let known = self.packs.entry(id).or_insert_with(|| Needed { pack, by: Vec::new() });
+            known.by.push(place);
+            if facts(&known.pack) != said {
+                let name = Name::Object(said.0.object(), said.1, id);
+                let key = name.key(vault.tenant, vault.vault);
+                let said = "two manifests describe this pack differently";
+                let bad = finding(Severity::Damage, What::Contradiction, key, said);
+                report.push(bad.of_snapshot(found.name()));
+            }
         }
+    }
+
+    /// Names of the snapshots that need a pack.
+    fn names(&self, needed: &Needed) -> impl Iterator<Item = String> {
+        let named = needed.by.iter().filter_map(|place| self.whole.get(*place as usize));
+        named.map(|found| found.name())
     }
 }
 
 /// The tree of one snapshot against its packs.
-fn snapshot(vault: &OpenVault, found: &Found, set: &PackSet, shelf: &Shelf, report: &mut Report) {
+fn snapshot(vault: &OpenVault, found: &Found, set: PackSet, shelf: &Shelf, report: &mut Report) {
     let reader = reader(vault, found, set, shelf, &|_| true);
     let sizes = vault.descriptor.nodes;
     let tree = TreeCheck::new(&reader, &shelf.bad).with_boundaries(sizes).run();
@@ -166,22 +181,21 @@ fn snapshot(vault: &OpenVault, found: &Found, set: &PackSet, shelf: &Shelf, repo
 fn reader(
     vault: &OpenVault,
     found: &Found,
-    set: &PackSet,
+    mut set: PackSet,
     shelf: &Shelf,
     keep: &dyn Fn(&Sha256) -> bool,
 ) -> Reader {
-    let there = |pack: &&PackRef| shelf.open.contains_key(&pack.sha256) && keep(&pack.sha256);
-    let there = set.iter().filter(there).map(|pack| (pack.id, pack.clone())).collect();
+    set.0.retain(|_, pack| shelf.open.contains_key(&pack.sha256) && keep(&pack.sha256));
     let keys = Arc::clone(&vault.keys);
     let manifest = &found.signed.manifest;
-    let reader = Reader::open(manifest, &PackSet(there), keys, vault.packs(), None);
+    let reader = Reader::open(manifest, &set, keys, vault.packs(), None);
     adopt(reader.frames(), shelf);
     reader
 }
 
 fn adopt(frames: &Frames, shelf: &Shelf) {
     for pack in frames.packs() {
-        if let Some(open) = shelf.open.get(&pack.sha256) {
+        if let Some(Some(open)) = shelf.open.get(&pack.sha256) {
             frames.adopt(pack.sha256, open);
         }
     }

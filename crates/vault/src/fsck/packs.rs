@@ -1,18 +1,18 @@
 //! Packs: names against bytes, both copies of the directory, every frame, every salt.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use bytes::Bytes;
 use domain::PackId;
 
-use super::{Depth, Finding, Options, Progress, Report, Severity, What, finding};
+use super::{Depth, Finding, Needed, Options, Progress, Report, Severity, Wanted, What, finding};
 use crate::{
     id::{IdKeys, Sha256},
     layout::{Name, ObjectKind},
@@ -28,26 +28,47 @@ const MAX_PACK_BYTES: u64 = 256 << 20;
 /// Packs that opened, and what of them is no good.
 #[derive(Default)]
 pub(super) struct Shelf {
-    pub open: HashMap<Sha256, Arc<OpenPack>>,
+    /// With their directories, as far as there was room for them.
+    pub open: HashMap<Sha256, Option<Arc<OpenPack>>>,
     /// Frames that do not open or are not what their id says.
     pub bad: HashSet<(Sha256, u32)>,
 }
 
+impl Shelf {
+    pub fn put(&mut self, pack: Sha256, seen: Seen) {
+        if seen.salt.is_some() {
+            self.bad.extend(seen.bad.iter().map(|frame| (pack, *frame)));
+            self.open.insert(pack, seen.open);
+        }
+    }
+}
+
 /// One pack to look at.
-#[derive(Clone)]
-pub(super) struct Task {
+pub(super) struct Task<'a> {
     pub kind: PackKind,
     pub sha256: Sha256,
     pub id: PackId,
     /// As listed; `None`: not there.
     pub listed: Option<u64>,
-    /// What manifests say of it, and which snapshots do.
-    pub wanted: Option<(PackRef, BTreeSet<String>)>,
+    /// What manifests say of it; `None`: none does.
+    pub wanted: Option<&'a Needed>,
+}
+
+impl<'a> Task<'a> {
+    /// A pack that a snapshot needs.
+    pub fn of(needed: &'a Needed, inventory: &Inventory) -> Self {
+        let PackRef { kind, sha256, id, .. } = needed.pack;
+        let listed = inventory.objects.get(&(kind.object(), sha256, id)).copied();
+        Self { kind, sha256, id, listed, wanted: Some(needed) }
+    }
 }
 
 /// What was seen of one pack.
 #[derive(Default)]
 pub(super) struct Seen {
+    /// Its salt, if it opened.
+    pub salt: Option<[u8; 32]>,
+    /// Its directory, if there was room for it.
     pub open: Option<Arc<OpenPack>>,
     pub bad: Vec<u32>,
     pub faults: Vec<(What, String)>,
@@ -59,29 +80,26 @@ pub(super) struct Seen {
 pub(super) fn check(
     vault: &OpenVault,
     inventory: &Inventory,
-    refs: &BTreeMap<PackId, (PackRef, BTreeSet<String>)>,
+    wanted: &Wanted<'_>,
     options: &Options<'_>,
     report: &mut Report,
 ) -> Shelf {
-    let tasks = tasks(inventory, refs, options.depth, report);
+    let tasks = tasks(inventory, wanted, options.depth, report);
     let (done, read) = (AtomicU64::new(0), AtomicU64::new(0));
     let of = tasks.len() as u64;
-    let ids = IdKeys::of(&vault.keys);
-    let seen = in_parallel(&tasks, options.workers.max(1), |task| {
-        let seen = look(vault, &ids, task, options.depth);
+    let seen = look_at_all(vault, &tasks, options, |seen| {
         let bytes = read.fetch_add(seen.bytes, Ordering::Relaxed) + seen.bytes;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         (options.progress)(Progress::Packs { done, of, bytes });
-        seen
     });
     let mut shelf = Shelf::default();
     let mut salts: HashMap<[u8; 32], Name> = HashMap::new();
     for (task, seen) in tasks.iter().zip(seen) {
-        note(vault, task, &seen, report);
-        let Some(open) = seen.open else { continue };
+        note(vault, wanted, task, &seen, report);
+        let Some(salt) = seen.salt else { continue };
         let name = Name::Object(task.kind.object(), task.sha256, task.id);
         let key = name.key(vault.tenant, vault.vault);
-        match salts.insert(open.header.salt, name) {
+        match salts.insert(salt, name) {
             Some(other) if !same_bytes(&other, &name) => {
                 let said = format!("its salt is that of {}", other.key(vault.tenant, vault.vault));
                 report.push(finding(Severity::Damage, What::SaltReused, key, said));
@@ -92,10 +110,32 @@ pub(super) fn check(
             }
             None => {}
         }
-        shelf.bad.extend(seen.bad.iter().map(|frame| (task.sha256, *frame)));
-        shelf.open.insert(task.sha256, open);
+        shelf.put(task.sha256, seen);
     }
     shelf
+}
+
+/// Looks at packs side by side. Directories are kept as far as there is room; of the others it is known that they open.
+pub(super) fn look_at_all(
+    vault: &OpenVault,
+    tasks: &[Task<'_>],
+    options: &Options<'_>,
+    told: impl Fn(&Seen) + Sync,
+) -> Vec<Seen> {
+    let ids = IdKeys::of(&vault.keys);
+    let held = AtomicUsize::new(0);
+    in_parallel(tasks, options.workers.max(1), |task| {
+        let mut seen = look(vault, &ids, task, options.depth);
+        // What opened by another length than the manifest's is opened again as a restore would.
+        let is_right = seen.faults.iter().all(|(what, _)| *what != What::WrongLength);
+        if let Some(open) = seen.open.take().filter(|_| is_right && task.wanted.is_some()) {
+            let bytes = open.held();
+            let has_room = held.fetch_add(bytes, Ordering::Relaxed) + bytes <= options.directories;
+            seen.open = has_room.then_some(open);
+        }
+        told(&seen);
+        seen
+    })
 }
 
 fn same_bytes(a: &Name, b: &Name) -> bool {
@@ -103,25 +143,18 @@ fn same_bytes(a: &Name, b: &Name) -> bool {
 }
 
 /// Every pack that is named, and, in depth, every other that is there.
-fn tasks(
+fn tasks<'a>(
     inventory: &Inventory,
-    refs: &BTreeMap<PackId, (PackRef, BTreeSet<String>)>,
+    wanted: &'a Wanted<'_>,
     depth: Depth,
     report: &mut Report,
-) -> Vec<Task> {
-    let mut tasks = Vec::new();
-    let mut named = BTreeSet::new();
-    for (pack, snapshots) in refs.values() {
-        let place = (pack.kind.object(), pack.sha256, pack.id);
-        named.insert(place);
-        tasks.push(Task {
-            kind: pack.kind,
-            sha256: pack.sha256,
-            id: pack.id,
-            listed: inventory.objects.get(&place).copied(),
-            wanted: Some((pack.clone(), snapshots.clone())),
-        });
-    }
+) -> Vec<Task<'a>> {
+    let needed = wanted.packs.values();
+    let mut tasks: Vec<_> = needed.map(|needed| Task::of(needed, inventory)).collect();
+    let named = |kind: PackKind, sha256: Sha256, id: PackId| {
+        let known = wanted.packs.get(&id).map(|needed| &needed.pack);
+        known.is_some_and(|pack| pack.kind == kind && pack.sha256 == sha256)
+    };
     for (place, length) in &inventory.objects {
         let (kind, sha256, id) = *place;
         let kind = match kind {
@@ -129,7 +162,7 @@ fn tasks(
             ObjectKind::Meta => PackKind::Meta,
             ObjectKind::Manifest => continue,
         };
-        if named.contains(place) {
+        if named(kind, sha256, id) {
             continue;
         }
         report.unreferenced += 1;
@@ -140,7 +173,7 @@ fn tasks(
     tasks
 }
 
-fn note(vault: &OpenVault, task: &Task, seen: &Seen, report: &mut Report) {
+fn note(vault: &OpenVault, wanted: &Wanted<'_>, task: &Task<'_>, seen: &Seen, report: &mut Report) {
     report.coverage.packs += 1;
     report.coverage.packs_whole += u64::from(seen.whole);
     report.coverage.bytes += seen.bytes;
@@ -152,12 +185,12 @@ fn note(vault: &OpenVault, task: &Task, seen: &Seen, report: &mut Report) {
     let severity = if task.wanted.is_some() { Severity::Damage } else { Severity::Suspicious };
     for (what, detail) in &seen.faults {
         let bad = finding(severity, *what, key(), detail.clone());
-        let Some((_, snapshots)) = &task.wanted else {
+        let Some(needed) = task.wanted else {
             report.push(bad);
             continue;
         };
-        for snapshot in snapshots {
-            report.push(bad.clone().of_snapshot(snapshot.clone()));
+        for snapshot in wanted.names(needed) {
+            report.push(bad.clone().of_snapshot(snapshot));
         }
     }
     if task.wanted.is_none() && seen.faults.is_empty() {
@@ -168,13 +201,13 @@ fn note(vault: &OpenVault, task: &Task, seen: &Seen, report: &mut Report) {
 }
 
 /// Looks at one pack as far as `depth` says; metadata always to the last byte.
-pub(super) fn look(vault: &OpenVault, ids: &IdKeys, task: &Task, depth: Depth) -> Seen {
+pub(super) fn look(vault: &OpenVault, ids: &IdKeys, task: &Task<'_>, depth: Depth) -> Seen {
     let mut seen = Seen::default();
     let Some(length) = task.listed else {
         seen.faults.push((What::Missing, "it is not there".to_owned()));
         return seen;
     };
-    let wanted = task.wanted.as_ref().map(|(pack, _)| pack);
+    let wanted = task.wanted.map(|needed| &needed.pack);
     if let Some(wanted) = wanted
         && wanted.length != length
     {
@@ -206,12 +239,13 @@ pub(super) fn look(vault: &OpenVault, ids: &IdKeys, task: &Task, depth: Depth) -
         // Frame numbers of the manifest mean nothing in it.
         seen.open = None;
     }
+    seen.salt = seen.open.as_ref().map(|open| open.header.salt);
     seen
 }
 
-fn read(vault: &OpenVault, task: &Task, range: Range<u64>) -> Result<Bytes, SourceError> {
+fn read(vault: &OpenVault, task: &Task<'_>, range: Range<u64>) -> Result<Bytes, SourceError> {
     let name = Name::Object(task.kind.object(), task.sha256, task.id);
-    let version = task.wanted.as_ref().map(|(pack, _)| pack.version_id.as_str());
+    let version = task.wanted.map(|needed| needed.pack.version_id.as_str());
     let wanted = range.end.saturating_sub(range.start);
     let bytes = vault.objects.read(&name.key(vault.tenant, vault.vault), version, range)?;
     if bytes.len() as u64 == wanted {
@@ -231,7 +265,7 @@ fn fault(error: &SourceError) -> (What, String) {
     (what, format!("{error}{}", cause.unwrap_or_default()))
 }
 
-fn whole(vault: &OpenVault, ids: &IdKeys, task: &Task, length: u64, seen: &mut Seen) {
+fn whole(vault: &OpenVault, ids: &IdKeys, task: &Task<'_>, length: u64, seen: &mut Seen) {
     let bytes = match read(vault, task, 0..length) {
         Ok(bytes) => bytes,
         Err(error) => return seen.faults.push(fault(&error)),
@@ -281,7 +315,7 @@ impl From<PackError> for Opening {
     }
 }
 
-fn ends(vault: &OpenVault, task: &Task, length: u64, seen: &mut Seen) {
+fn ends(vault: &OpenVault, task: &Task<'_>, length: u64, seen: &mut Seen) {
     let bytes = AtomicU64::new(0);
     let part = |range: Range<u64>| {
         bytes.fetch_add(range.end.saturating_sub(range.start), Ordering::Relaxed);

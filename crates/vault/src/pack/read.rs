@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Directory, FrameInfo, HEADER_LEN, Header, PackKind,
+    Directory, FrameInfo, HEADER_LEN, Header, PackKind, Part,
     directory::Regions,
     write::{FRAME_HEAD, directory_aad},
 };
@@ -73,6 +73,13 @@ pub(super) fn frame_aad(header: &Sha256, kind: FrameKind, index: u32, id: &Chunk
 }
 
 impl OpenPack {
+    /// Bytes of memory its directory takes, about.
+    pub fn held(&self) -> usize {
+        let frames = &self.directory.frames;
+        let parts: usize = frames.iter().map(|frame| frame.parts.len()).sum();
+        frames.len() * (size_of::<FrameInfo>() + size_of::<u64>()) + parts * size_of::<Part>()
+    }
+
     /// Opens the pack of `length` bytes by ranged reads: the front, or, if that is damaged, the end.
     /// `front` is how long the front is said to be ([`Directory::frames_at`]); being wrong costs a read.
     /// `read` must give exactly the range asked for.

@@ -340,8 +340,9 @@ impl Frames {
         Some((self.numbered(number)?, frame))
     }
 
-    /// All of them, for a chunk may be in several packs, and the packs that were not learned at that moment.
-    fn candidates(&self, id: &ChunkId, kind: PackKind) -> (Vec<(u32, u32)>, Vec<u32>) {
+    /// Where a frame may be, among the directories that were learned, for a chunk may be in several packs; and the packs
+    /// of a kind that were not learned at that moment.
+    fn candidates(&self, id: &ChunkId, unseen: Option<PackKind>) -> (Vec<(u32, u32)>, Vec<u32>) {
         let mut found = Vec::new();
         let mut state = self.state();
         let none: Option<()> = state.located.find(id, |pack, frame| {
@@ -350,21 +351,20 @@ impl Frames {
         });
         debug_assert!(none.is_none());
         state.mend();
-        (found, self.unseen(&state, kind))
+        (found, unseen.map_or_else(Vec::new, |kind| self.unseen(&mut state, kind)))
     }
 
-    /// Packs of a kind that were not learned.
-    fn unseen(&self, state: &State, kind: PackKind) -> Vec<u32> {
+    /// Packs of a kind that were not learned, those that were lost lately included.
+    fn unseen(&self, state: &mut State, kind: PackKind) -> Vec<u32> {
         let wanted = |number: &u32| self.numbered(*number).is_some_and(|pack| pack.kind == kind);
-        let all = self.numbers.values().copied().filter(wanted);
-        all.filter(|number| !state.is_seen(*number)).collect()
+        state.unseen(self.packs.len()).iter().copied().filter(wanted).collect()
     }
 
     /// Looks into every directory, never at the index. A pack that cannot be read matters only if no other has the
     /// frame.
     fn search(&self, id: &ChunkId, kind: PackKind) -> Result<(&PackRef, u32), ReadError> {
         let mut unreadable = None;
-        let (candidates, unseen) = self.candidates(id, kind);
+        let (candidates, unseen) = self.candidates(id, Some(kind));
         for (number, at) in candidates {
             let Some(pack) = self.numbered(number).filter(|pack| pack.kind == kind) else {
                 continue;
@@ -449,7 +449,7 @@ impl Frames {
             });
             debug_assert!(none.is_none());
             state.mend();
-            let mut unseen = self.unseen(&state, PackKind::Data);
+            let mut unseen = self.unseen(&mut state, PackKind::Data);
             unseen.retain(|number| state.lost(*number).is_none());
             (found, unseen)
         };
@@ -512,7 +512,6 @@ impl Frames {
         if !lost.is_loss() {
             return None;
         }
-        let (known, unseen) = self.candidates(id, home(kind));
         let read = |(number, at): (u32, u32)| {
             let pack = self.numbered(number).filter(|pack| lost.pack() != Some(pack.sha256))?;
             let open = self.open(pack).ok()?;
@@ -520,8 +519,8 @@ impl Frames {
             there.then(|| self.read_frame((pack, &open), at, None).ok()).flatten()
         };
         let position = |open: &OpenPack| position(open, id);
+        let (known, unseen) = self.candidates(id, self.is_other.then_some(home(kind)));
         known.into_iter().find_map(read).or_else(|| {
-            let unseen = if self.is_other { &unseen[..] } else { &[] };
             unseen.chunks(SEARCHERS).find_map(|batch| {
                 let found = self.look(batch, &position).into_iter();
                 let mut found = found.filter_map(|(number, at)| Some((number, at.ok()??)));

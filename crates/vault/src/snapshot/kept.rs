@@ -32,6 +32,8 @@ pub(super) struct State {
     pub files: Places,
     /// By number: the pack's directory is in `located`.
     seen: Vec<bool>,
+    /// Numbers of the other packs, once somebody asked, and a few that were seen since.
+    unseen: Option<Vec<u32>>,
     /// The index was wrong once: it is not asked again.
     pub doubted: bool,
     /// Packs whose directory could not be had lately: until when that stands, and why.
@@ -46,6 +48,7 @@ impl Default for State {
             located: Places::new(Some(&std::env::temp_dir()), PLACES),
             files: Places::new(Some(&std::env::temp_dir()), PLACES),
             seen: Vec::new(),
+            unseen: None,
             doubted: false,
             lost: HashMap::new(),
             cache: Cache::default(),
@@ -80,6 +83,7 @@ impl State {
             self.located = Places::new(None, PLACES);
             self.files = Places::new(None, PLACES);
             self.seen.clear();
+            self.unseen = None;
         }
         is_broken
     }
@@ -90,6 +94,14 @@ impl State {
         }
         self.lost.remove(&number);
         None
+    }
+    /// Numbers of the packs whose directories are not in `located`, of so many. Whoever asks for one frame after another
+    /// does not go through all packs for each.
+    pub fn unseen(&mut self, packs: usize) -> &[u32] {
+        let seen = &self.seen;
+        let unseen = self.unseen.get_or_insert_with(|| (0..packs as u32).collect());
+        unseen.retain(|number| !seen.get(*number as usize).copied().unwrap_or(false));
+        unseen
     }
     pub fn is_seen(&self, number: u32) -> bool {
         self.seen.get(number as usize).copied().unwrap_or(false)
@@ -119,10 +131,7 @@ impl Open {
     }
     pub fn insert(&mut self, number: u32, pack: Arc<OpenPack>) {
         self.uses += 1;
-        let frames = &pack.directory.frames;
-        let parts: usize = frames.iter().map(|frame| frame.parts.len()).sum();
-        let bytes = frames.len() * (size_of::<FrameInfo>() + size_of::<u64>())
-            + parts * size_of::<crate::pack::Part>();
+        let bytes = pack.held();
         let held = Held { pack, bytes, used: self.uses };
         self.bytes += bytes;
         self.bytes -= self.packs.insert(number, held).map_or(0, |before| before.bytes);

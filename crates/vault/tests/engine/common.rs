@@ -261,11 +261,22 @@ impl Lab {
     }
 
     pub fn commit(&self, finished: FinishedSnapshot, parent: Option<&Done>, reread: u64) -> Done {
-        let mut confirmed = BTreeMap::new();
-        for sha256 in self.bucket.packs.lock().unwrap().keys() {
+        let stored = self.bucket.packs.lock().unwrap().keys().copied().collect();
+        Done { reread, ..self.commit_of(finished, parent, stored) }
+    }
+
+    /// The same, with packs that are somewhere else.
+    pub fn commit_of(
+        &self,
+        finished: FinishedSnapshot,
+        parent: Option<&Done>,
+        stored: Vec<Sha256>,
+    ) -> Done {
+        let confirmed = stored.into_iter().map(|sha256| {
             let id = PackId::fresh(&*self.ids, self.now);
-            confirmed.insert(*sha256, Confirmed { id, version_id: format!("v-{}", id.uuid()) });
-        }
+            (sha256, Confirmed { id, version_id: format!("v-{}", id.uuid()) })
+        });
+        let confirmed = confirmed.collect();
         let chain = parent.map_or_else(Vec::new, |parent| parent.chain.clone());
         let builder = Builder {
             descriptor: &self.descriptor,
@@ -282,7 +293,7 @@ impl Lab {
         let id = PackId::fresh(&*self.ids, self.now);
         let mut all = vec![SignedManifest::decode(id, &object).unwrap()];
         all.extend(chain);
-        Done { finished, object, chain: all, reread }
+        Done { finished, object, chain: all, reread: 0 }
     }
 }
 

@@ -411,3 +411,18 @@ fn two_frames_of_a_pack_never_share_a_key_stream() {
     let [a, b] = keys.seal_directories(counter, [(b"", vec![0; 64]), (b"", vec![0; 64])]);
     assert!(sealed.insert(a[..16].to_vec()) && sealed.insert(b[..16].to_vec()));
 }
+
+#[test]
+fn of_a_long_list_of_lost_files_the_first_are_named_and_all_are_counted() {
+    const FILES: usize = 11_000;
+    let lab = Lab::new(19);
+    let tree = (0..FILES).map(|n| file(&format!("f{n:05}"), format!("{n}")));
+    let done = lab.backup(&tree.chain([dir("")]).collect(), None);
+    lab.bucket.packs.lock().unwrap().retain(|_, pack| pack.kind == PackKind::Meta);
+    let report = verify::quick(&lab.reader(&done));
+    let lost = report.problems.iter().filter(|p| matches!(p, verify::Problem::Content { .. }));
+    let packs = report.problems.len() - lost.count();
+    assert_eq!((report.problems.len(), packs), (10_000, 1));
+    assert_eq!(report.unlisted as usize, FILES + packs - 10_000);
+    assert!(!report.is_clean());
+}

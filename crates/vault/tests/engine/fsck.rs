@@ -55,8 +55,14 @@ fn world(seed: u64) -> World {
     World { lab, bucket, dones: vec![one, two, three] }
 }
 
+/// What is said, with room for directories and without.
 fn run(vault: &OpenVault, depth: Depth) -> Report {
-    fsck::check(vault, &Options { depth, ..Options::default() }).unwrap()
+    let check = |directories| {
+        fsck::check(vault, &Options { depth, directories, ..Options::default() }).unwrap()
+    };
+    let report = check(Options::default().directories);
+    assert_eq!(report, check(0));
+    report
 }
 
 impl World {

@@ -1,14 +1,29 @@
 //! Ten million files by simulation, and what a look-up costs:
-//! `cargo test --release -p vault --test engine -- --ignored ten_million --nocapture`.
+//! `cargo test --release -p vault --test engine -- --ignored ten_million --nocapture --test-threads 1`.
 
-use std::{hint::black_box, time::Instant};
+use std::{
+    fs,
+    hint::black_box,
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
-use domain::VaultId;
+use bytes::Bytes;
+use domain::{IdGen, VaultId};
 use vault::{
+    backup::{PackSink, Reuse, SinkError, Stats, Summary, Writer},
     id::{ChunkId, FileId, FrameKind, Sha256},
     index::{Budget, ChunkIndex},
-    pack::{Directory, FrameInfo, PackKind, Part},
+    manifest::{PackRef, resolve},
+    pack::{Directory, FrameInfo, PackKind, Part, SealedPack},
+    snapshot::{PackSource, Reader, SourceError},
+    tree::{Entry, EntryKind},
 };
+
+use crate::common::{Done, Lab, dir, file};
 
 const VAULT: VaultId = VaultId::from_bytes([3; 16]);
 /// Chunks of a pack, every tenth a bundle of as many files.
@@ -43,11 +58,11 @@ fn directory(pack: u64) -> Directory {
     Directory { frames: (pack * CHUNKS..(pack + 1) * CHUNKS).map(frame).collect() }
 }
 
-/// The most memory this process ever had, in MiB.
+/// The most memory this process had, in MB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024 / 1_000_000
 }
 
 /// Nanoseconds this thread was on a processor: a busy machine does not change it.
@@ -61,7 +76,7 @@ fn timed<T>(what: &str, count: u64, work: impl FnOnce() -> T) -> T {
     let made = work();
     let (spent, wall) = (on_cpu() - before, started.elapsed().as_secs_f64());
     let (cpu, each) = (spent as f64 / 1e9, spent as f64 / count as f64);
-    eprintln!("{what}: {cpu:.3} CPU s, {each:.0} ns each, {wall:.3} s; peak {} MiB", peak());
+    eprintln!("{what}: {cpu:.3} CPU s, {each:.0} ns each, {wall:.3} s; peak {} MB", peak());
     made
 }
 
@@ -106,5 +121,155 @@ fn ten_million_chunks_and_files_fit_the_budget() {
             .sum();
         eprintln!("on disk {} MiB", disk >> 20);
         assert!(index.held() < budget.bytes + (2 << 20));
+    }
+}
+
+/// Packs as files of a folder: memory is for the engine.
+struct Shelf(PathBuf);
+
+impl Shelf {
+    fn path(&self, pack: &Sha256) -> PathBuf {
+        self.0.join(pack.to_string())
+    }
+}
+
+impl PackSink for Shelf {
+    fn emit(&self, pack: SealedPack) -> Result<(), SinkError> {
+        fs::write(self.path(&pack.sha256), pack.bytes.joined()).unwrap();
+        Ok(())
+    }
+}
+
+impl PackSource for Shelf {
+    fn read(&self, pack: &PackRef, range: Range<u64>) -> Result<Bytes, SourceError> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let file = fs::File::open(self.path(&pack.sha256)).unwrap();
+        file.read_exact_at(&mut bytes, range.start).unwrap();
+        Ok(bytes.into())
+    }
+}
+
+/// Ten thousand folders with a thousand files of some words each, in the order of a walk.
+fn ten_million() -> impl Iterator<Item = (Entry, String)> {
+    let folder = |n: u64| {
+        let files = (0..1_000).map(move |file_number| {
+            let said = format!("what file {file_number} of folder {n} has to say, and no other");
+            let name = format!("folder-{n:05}/file-with-a-usual-name-{file_number:03}.txt");
+            (file(&name, said.as_str()).1.entry, said)
+        });
+        std::iter::once((dir(&format!("folder-{n:05}")).1.entry, String::new())).chain(files)
+    };
+    std::iter::once((dir("").1.entry, String::new())).chain((0..10_000).flat_map(folder))
+}
+
+/// From here on [`peak`] is what is used from here on.
+fn forget_the_peak() {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+struct Vast {
+    lab: Lab,
+    shelf: Arc<Shelf>,
+    budget: Budget,
+    index: PathBuf,
+}
+
+impl Vast {
+    fn new(folder: &Path, budget: Budget, max_pack: u32, workers: usize) -> Self {
+        let mut lab = Lab::new(93);
+        lab.descriptor.packs.target = 32 << 20;
+        (lab.max_pack, lab.workers) = (Some(max_pack), workers);
+        let [packs, index] = ["packs", "index"].map(|name| folder.join(name));
+        fs::create_dir(&packs).unwrap();
+        fs::create_dir(&index).unwrap();
+        Self { lab, shelf: Arc::new(Shelf(packs)), budget, index }
+    }
+
+    fn open_index(&self) -> Arc<ChunkIndex> {
+        let vault = self.lab.descriptor.vault;
+        Arc::new(ChunkIndex::open(&self.index, vault, 1, self.budget).unwrap())
+    }
+
+    fn reader(&self, done: &Done) -> Reader {
+        let set = resolve(&done.chain).unwrap();
+        let source = Arc::clone(&self.shelf) as Arc<dyn PackSource>;
+        let manifest = done.chain[0].verify(&self.lab.roster()).unwrap();
+        Reader::open(manifest, &set, Arc::clone(&self.lab.keys), source, Some(self.open_index()))
+    }
+
+    fn back_up(&self, parent: Option<&Done>) -> (Done, Stats) {
+        let index = self.open_index();
+        let (sink, ids) = (Arc::clone(&self.shelf), Arc::clone(&self.lab.ids) as Arc<dyn IdGen>);
+        let (keys, known) = (Arc::clone(&self.lab.keys), Arc::clone(&index));
+        let context = self.lab.context();
+        let descriptor = &self.lab.descriptor;
+        let mut writer = Writer::begin(context, keys, descriptor, known, sink, ids).unwrap();
+        let before = parent.map(|done| self.reader(done));
+        let mut cursor = before.as_ref().map(|reader| reader.cursor().unwrap());
+        for (mut entry, said) in ten_million() {
+            if !entry.is_file() {
+                writer.add_entry(entry).unwrap();
+                continue;
+            }
+            let old = cursor.as_mut().and_then(|cursor| cursor.find(&entry.path).unwrap());
+            let Some(((old, encoded), before)) = old.zip(before.as_ref()) else {
+                writer.add_file(entry, &mut said.as_bytes(), &[]).unwrap();
+                continue;
+            };
+            assert!(old.looks_unchanged(&entry));
+            entry.kind = old.kind;
+            let taken = writer.unchanged(entry, Some(encoded), before.frames()).unwrap();
+            assert_eq!(taken, Reuse::Taken);
+        }
+        let finished = writer.finish(Summary::default()).unwrap();
+        index.save(&self.index, 1).unwrap();
+        let stats = finished.stats;
+        let used = finished.usage.iter().map(|pack| pack.sha256).collect();
+        (self.lab.commit_of(finished, parent, used), stats)
+    }
+}
+
+#[test]
+#[ignore = "a measurement of minutes and gigabytes of disk"]
+fn ten_million_files_go_through_the_writer_in_the_memory_that_is_promised() {
+    const FILES: u64 = 10_000_000;
+    // As the agent runs with `--memory small`, by itself, and on a large machine.
+    let small = (Budget::SMALL, 16 << 20, 1, 96);
+    let normal = |workers| (Budget::NORMAL, 24 << 20, workers, 192);
+    for (budget, max_pack, workers, promised) in [small, normal(2), normal(8)] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let vast = Vast::new(folder.path(), budget, max_pack, workers);
+        eprintln!("{workers} workers, index {} MiB, promised {promised} MB", budget.bytes >> 20);
+        forget_the_peak();
+        let (first, stats) = timed("first backup", FILES, || vast.back_up(None));
+        eprintln!("{stats:?}");
+        assert!(stats.files == FILES && peak() <= promised, "{} MB", peak());
+        forget_the_peak();
+        let (second, stats) = timed("unchanged", FILES, || vast.back_up(Some(&first)));
+        eprintln!("{stats:?}");
+        assert!(
+            stats.files == FILES && stats.new_bytes == 0 && peak() <= promised,
+            "{} MB",
+            peak()
+        );
+        // Read back, every entry of it, and of every thousandth file what it says.
+        forget_the_peak();
+        timed("read back", FILES, || {
+            let reader = vast.reader(&second);
+            let mut there = reader.entries().unwrap();
+            for (n, (entry, said)) in (0_u64..).zip(ten_million()) {
+                let restored = there.next().unwrap().unwrap();
+                assert_eq!(restored.path, entry.path);
+                if let EntryKind::File { size, .. } = &restored.kind
+                    && n.is_multiple_of(1_000)
+                {
+                    let mut content = Vec::new();
+                    reader.read_file(&restored, &mut content).unwrap();
+                    assert!(content == said.as_bytes() && *size == said.len() as u64);
+                }
+            }
+            assert!(there.next().is_none());
+        });
+        assert!(peak() <= promised, "{} MB", peak());
     }
 }
