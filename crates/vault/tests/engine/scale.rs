@@ -4,6 +4,7 @@
 use std::{
     fs,
     hint::black_box,
+    io::Write as _,
     ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -135,7 +136,8 @@ impl Shelf {
 
 impl PackSink for Shelf {
     fn emit(&self, pack: SealedPack) -> Result<(), SinkError> {
-        fs::write(self.path(&pack.sha256), pack.bytes.joined()).unwrap();
+        let mut file = fs::File::create(self.path(&pack.sha256)).unwrap();
+        pack.bytes.iter().for_each(|piece| file.write_all(piece).unwrap());
         Ok(())
     }
 }
@@ -149,17 +151,18 @@ impl PackSource for Shelf {
     }
 }
 
-/// Ten thousand folders with a thousand files of some words each, in the order of a walk.
+/// Ten thousand folders with a thousand files of some words each, in the order of keys: the folders, then what is in
+/// them.
 fn ten_million() -> impl Iterator<Item = (Entry, String)> {
-    let folder = |n: u64| {
-        let files = (0..1_000).map(move |file_number| {
-            let said = format!("what file {file_number} of folder {n} has to say, and no other");
-            let name = format!("folder-{n:05}/file-with-a-usual-name-{file_number:03}.txt");
-            (file(&name, said.as_str()).1.entry, said)
-        });
-        std::iter::once((dir(&format!("folder-{n:05}")).1.entry, String::new())).chain(files)
-    };
-    std::iter::once((dir("").1.entry, String::new())).chain((0..10_000).flat_map(folder))
+    let name = |folder: u32| format!("folder-{folder:05}");
+    let folders = (0..10_000).map(move |folder| (dir(&name(folder)).1.entry, String::new()));
+    let files = (0..10_000_000).map(move |n| {
+        let (folder, number) = (n / 1_000, n % 1_000);
+        let said = format!("what file {number} of folder {folder} has to say, and no other");
+        let path = format!("{}/file-with-a-usual-name-{number:03}.txt", name(folder));
+        (file(&path, said.as_str()).1.entry, said)
+    });
+    std::iter::once((dir("").1.entry, String::new())).chain(folders).chain(files)
 }
 
 /// From here on [`peak`] is what is used from here on.
