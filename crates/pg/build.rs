@@ -5,15 +5,15 @@ use std::{fmt::Write as _, fs, path::Path};
 const SETS: [&str; 6] = ["app", "auth", "catalog", "scheduler", "audit", "billing"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+    // Cargo tells build scripts, and only them, by the environment where they are and where to write.
+    let told = |name| std::env::var_os(name).ok_or("cargo tells build scripts where they are");
+    let root = Path::new(&told("CARGO_MANIFEST_DIR")?).join("../../migrations");
     let mut code = String::from("pub(crate) static SETS: &[(&str, &[(&str, &str)])] = &[\n");
     for set in SETS {
         let folder = root.join(set);
         println!("cargo::rerun-if-changed={}", folder.display());
-        let mut files: Vec<_> = match fs::read_dir(&folder) {
-            Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect(),
-            Err(_) => Vec::new(),
-        };
+        let entries = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
+        let mut files = entries.collect::<std::io::Result<Vec<_>>>()?;
         files.retain(|path| path.extension().is_some_and(|ext| ext == "sql"));
         files.sort();
         writeln!(code, "    ({set:?}, &[")?;
@@ -24,8 +24,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         code.push_str("    ]),\n");
     }
     code.push_str("];\n");
-    // Cargo tells build scripts, and only them, where to write by the environment.
-    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
-    fs::write(Path::new(&out).join("migrations.rs"), code)?;
+    fs::write(Path::new(&told("OUT_DIR")?).join("migrations.rs"), code)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     compare,
-    harness::{Agent, Platform, folder, noise, wait_for},
+    harness::{Agent, Platform, folder, noise, psql, wait_for},
 };
 
 struct Scene {
@@ -65,12 +65,11 @@ impl Scene {
         child
     }
 
-    /// Packs of metadata that the agent stored and keeps a copy of.
-    fn metadata_packs(&self) -> usize {
-        let cache = fs::read_dir(self.agent.home.join("cache")).expect("the agent's cache");
-        let names =
-            cache.flatten().map(|entry| entry.file_name().into_string().unwrap_or_default());
-        names.filter(|name| name.len() == 64).count()
+    /// Whether the catalog knows a checkpoint of the backup under way: a copy of it in the agent's cache is older.
+    fn has_checkpoint(&self) -> bool {
+        let known =
+            "SELECT count(*) > 0 FROM catalog.packs WHERE kind = 'meta' AND state = 'uploaded'";
+        psql(&self.platform, known).trim() == "t"
     }
 
     /// The claim itself. Gives what the next backup said.
@@ -126,10 +125,9 @@ fn postmaster(dir: &Path) -> Option<Pid> {
 #[test]
 fn the_agent_killed_in_the_middle_backs_up_next_time() {
     let scene = scene();
-    let before = scene.metadata_packs();
     let mut backup = scene.backup_under_way();
-    wait_for("a checkpoint in the store", Duration::from_secs(60), || {
-        (scene.metadata_packs() > before).then_some(())
+    wait_for("a checkpoint in the catalog", Duration::from_secs(60), || {
+        scene.has_checkpoint().then_some(())
     });
     backup.kill().expect("kill -9");
     backup.wait().expect("reap");

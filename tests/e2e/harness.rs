@@ -291,6 +291,13 @@ pub fn tool(program: &str, args: &[&OsStr]) -> Said {
     )
 }
 
+/// What the platform's database answers: a line a row, fields between bars.
+#[track_caller]
+pub fn psql(platform: &Platform, sql: &str) -> String {
+    let args = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, platform.get("/postgres_url")];
+    tool("psql", &args.map(AsRef::as_ref)).expect(0).stdout
+}
+
 /// Whether the test runs as root; what needs root says so and is skipped.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

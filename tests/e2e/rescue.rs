@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     compare,
-    harness::{Agent, Platform, Said, bin, folder, noise, tool},
+    harness::{Agent, Platform, Said, bin, folder, noise, psql, tool},
 };
 
 const BUCKETS: [&str; 2] = ["everhold-vaults", "everhold-keys"];
@@ -39,11 +39,6 @@ fn admin(platform: &Platform, args: &[&str]) -> Said {
     all.push(platform.get("/tenant/id"));
     all.extend(&args[1..]);
     tool(&bin("everhold").display().to_string(), &words(&all))
-}
-
-fn psql(platform: &Platform, sql: &str) -> String {
-    let args = ["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, platform.get("/postgres_url")];
-    tool("psql", &words(&args)).expect(0).stdout
 }
 
 /// Both buckets as folders, the way a customer would copy them.
@@ -417,6 +412,53 @@ fn a_scrub_reads_as_much_as_it_is_told_and_a_damaged_pack_leads_to_its_files() {
     assert_eq!(paths.as_array().map(Vec::len), Some(1), "{suffering}");
     let path = source.join("more-3.bin").display().to_string();
     assert_eq!(paths[0]["path"], path.as_str(), "{suffering}");
+    // Undone.
+    bad.damage();
+    assert_eq!(scrub(&[], 0)["findings"].as_array().map(Vec::len), Some(0));
+    what_stands_of_a_damaged_list_of_files_is_restored(&platform, &agent, &source);
+}
+
+/// The newest metadata pack is damaged in its middle, and this machine has no copy of it.
+fn what_stands_of_a_damaged_list_of_files_is_restored(
+    platform: &Platform,
+    agent: &Agent,
+    source: &Path,
+) {
+    const MANY: usize = 3_000;
+    let many = source.join("many");
+    fs::create_dir(&many).expect("folder");
+    for file in 0..MANY {
+        fs::write(many.join(format!("{file:04}")), format!("file {file}")).expect("write");
+    }
+    agent.backup(&[source]);
+    Stored::needed(platform, "meta")[0].damage();
+    fs::remove_dir_all(agent.home.join("cache")).expect("no cache");
+    let out = source.with_file_name("what-stands");
+    let said = agent.run(["restore", "latest", "--json", "--target", &out.display().to_string()]);
+    let said = said.expect(3).last_json();
+    let problems = said["problems"].as_array().expect("problems");
+    let lost = problems.iter().filter(|problem| problem["kind"] == "not_restored");
+    let told = |problem: &Value| {
+        let is_ours = |path: &str| path.starts_with(&many.display().to_string());
+        let detail = problem["detail"].as_str().is_some_and(|said| said.contains("tree is lost"));
+        problem["path"].as_str().is_some_and(is_ours) && detail
+    };
+    assert!(lost.count() == 1 && told(&problems[0]), "{said}");
+    let restored = out.join(many.strip_prefix("/").expect("absolute"));
+    let there = fs::read_dir(&restored).expect("the folder").count();
+    assert!(there > MANY / 2 && there < MANY, "{there}");
+    for file in fs::read_dir(&restored).expect("the folder").map(|file| file.expect("a file")) {
+        let number: usize = file.file_name().to_string_lossy().parse().expect("a number");
+        assert_eq!(fs::read_to_string(file.path()).expect("read"), format!("file {number}"));
+    }
+    // What can be found is found, and that it is not all is told.
+    let found = agent.run(["find", "*.bin"]).expect(3);
+    assert!(found.stdout.contains("/more-3.bin") && found.stderr.contains("tree is lost"));
+    // The next backup is told of it by nobody, sees it, and does without.
+    let next = agent.run(["backup", "--json", &source.display().to_string()]).expect(0);
+    assert!(next.stderr.contains("does without it"), "{}", next.stderr);
+    restored_like(agent, source, &source.with_file_name("healed"));
+    agent.run(["verify", "latest", "--read-data"]).expect(0);
 }
 
 /// An older snapshot with lost packs gives everything, out of the packs of a newer one, and says so.

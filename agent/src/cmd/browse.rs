@@ -5,7 +5,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 use vault::{
-    snapshot::Reader,
+    snapshot::{ReadError, Reader},
     tree::{Change, Entry, EntryKind},
 };
 
@@ -13,6 +13,7 @@ use super::open;
 use crate::{
     output::{Exit, Output, plain},
     pipeline::{member::Member, source::Caching},
+    restore::told,
     sources::{display_path, exact_path, glob_rules},
 };
 
@@ -155,13 +156,19 @@ pub async fn find(
     let reader = open::reader(&member, &found, Caching::Use).await?;
     let output = output.clone();
     open::blocking(move || {
+        let mut exit = Exit::Good;
         for entry in reader.entries()? {
-            let entry = entry?;
-            if rules.matches(&entry.path) {
-                print(&entry, &output);
+            match entry {
+                Ok(entry) if rules.matches(&entry.path) => print(&entry, &output),
+                Ok(_) => {}
+                Err(error) => {
+                    let ReadError::Stretch { from, .. } = &error else { return Err(error.into()) };
+                    output.note(format_args!("{}: {}", display_path(from), told(&error)));
+                    exit = Exit::Exceptions;
+                }
             }
         }
-        Ok(Exit::Good)
+        Ok(exit)
     })
     .await
 }

@@ -66,7 +66,7 @@ pub async fn reader_at(
     };
     let source = Arc::new(Beside { own, others: move || search.run() });
     let index = match caching {
-        Caching::Use => stored_index(member.home.path(), &member.vault),
+        Caching::Use | Caching::Sound => stored_index(member.home.path(), &member.vault),
         Caching::Bypass => None,
     };
     let keys = member.vault.clone();

@@ -273,8 +273,8 @@ fn zero_lost(
     let root = SafeRoot::create(&order.target)
         .map_err(|error| anyhow!("the target {}: {error}", order.target.display()))?;
     let mut zeroed = Vec::new();
-    // A tree of which a part is lost ends early: what it still names is done.
-    for entry in reader.entries()?.map_while(Result::ok).filter(Entry::is_file) {
+    // What the tree still names is done.
+    for entry in reader.entries()?.filter_map(Result::ok).filter(Entry::is_file) {
         if names.contains(&(display_path(&entry.path), exact_path(&entry.path))) {
             zeroed.push(zero::write(reader, &root, &entry, ids));
         }

@@ -58,8 +58,13 @@ impl Volume {
         }
         let mut links: HashMap<u64, u32> = HashMap::new();
         for entry in self.reader.entries()? {
-            if let Some(group) = entry?.hardlink {
-                *links.entry(group).or_default() += 1;
+            match entry {
+                Ok(entry) => entry.hardlink.into_iter().for_each(|group| {
+                    *links.entry(group).or_default() += 1;
+                }),
+                // Names that cannot be listed cannot be counted.
+                Err(error) if error.is_loss() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(self.links.get_or_init(|| links).get(&link).copied().unwrap_or(1))

@@ -437,7 +437,7 @@ fn open_parent(
     let packs = parent::readable(&chain.packs, &lost, &lane.cache);
     let second = SecondCopy::when(Caching::Use);
     let id = parent.snapshot_id;
-    let source = GrantSource::new(member, transfer, id, &packs, Caching::Use, second);
+    let source = GrantSource::new(member, transfer, id, &packs, Caching::Sound, second);
     let index = parent::stored_index(member.home.path(), &member.vault);
     let keys = member.vault.clone();
     Some(Reader::open(&newest.manifest, &packs, keys, source, index))
@@ -471,7 +471,8 @@ impl Seat {
         let home = member.home.path();
         let lost = session.parent.iter().flat_map(|parent| &parent.lost);
         let half_dead_ids = half_dead.iter().map(|pack| &pack.id);
-        let left: BTreeSet<PackId> = lost.chain(half_dead_ids).copied().collect();
+        let damaged = parent.map(parent::damaged_metadata).unwrap_or_default();
+        let left: BTreeSet<PackId> = lost.chain(half_dead_ids).chain(&damaged).copied().collect();
         let budget = plan.memory.index();
         let cache = Cache::at(&member.home.cache());
         let adopted = (adopted, &cache);

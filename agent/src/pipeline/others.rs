@@ -64,19 +64,20 @@ impl Search {
         let ids = all.into_iter().map(|snapshot| snapshot.id).filter(|id| *id != self.snapshot);
         let mut found = std::pin::pin!(
             futures::stream::iter(spread(ids.collect(), ASKED))
-                .map(async |id| (id, self.source_of(id).await))
+                .map(async |id| (id, self.packs_of(id).await))
                 .buffered(FETCHERS)
         );
         let (mut packs, mut sources) = (BTreeMap::new(), HashMap::new());
         let mut failed = None;
         while let Some((id, found)) = found.next().await {
             match found {
-                Ok((set, source)) => {
-                    for (id, pack) in set.0 {
-                        sources.entry(id).or_insert_with(|| source.clone());
-                        let used = FrameBitmap::default();
-                        packs.entry(id).or_insert(PackRef { used, ..pack });
-                    }
+                Ok(mut set) => {
+                    // A pack is read by the grants of the first that has it.
+                    set.0.retain(|pack, _| !packs.contains_key(pack));
+                    let source = self.source_of(id, &set);
+                    sources.extend(set.0.keys().map(|pack| (*pack, source.clone())));
+                    let unused = |pack| PackRef { used: FrameBitmap::default(), ..pack };
+                    packs.extend(set.0.into_iter().map(|(id, pack)| (id, unused(pack))));
                 }
                 Err(error) => {
                     tracing::warn!(%id, %error, "a snapshot cannot be asked");
@@ -91,13 +92,19 @@ impl Search {
         Ok(Others { packs: PackSet(packs), source: Arc::new(Many(sources)) })
     }
 
-    async fn source_of(&self, id: SnapshotId) -> Result<(PackSet, Arc<GrantSource>), FetchError> {
+    /// Whose requests say that they complete a snapshot with what others have.
+    fn asking(&self) -> Member {
         let control = self.member.control.completing(self.snapshot);
-        let member = Member { control, ..self.member.clone() };
-        let packs = fetch_chain(&member, &self.transfer, id, &self.second).await?.packs;
+        Member { control, ..self.member.clone() }
+    }
+
+    async fn packs_of(&self, id: SnapshotId) -> Result<PackSet, FetchError> {
+        Ok(fetch_chain(&self.asking(), &self.transfer, id, &self.second).await?.packs)
+    }
+
+    fn source_of(&self, id: SnapshotId, packs: &PackSet) -> Arc<GrantSource> {
         let (transfer, second) = (self.transfer.clone(), self.second.clone());
-        let source = GrantSource::new(&member, transfer, id, &packs, self.caching, second);
-        Ok((packs, source))
+        GrantSource::new(&self.asking(), transfer, id, packs, self.caching, second)
     }
 }
 

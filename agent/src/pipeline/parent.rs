@@ -106,8 +106,25 @@ pub fn readable(packs: &PackSet, lost: &BTreeSet<PackId>, cache: &Cache) -> Pack
     )
 }
 
-/// The index of the packs the server vouches for: the parent's without the `lost` ones, the adopted ones, and
-/// `others` of the vault as far as the stored index knows them. What the stored
+/// Metadata packs of the parent that are not what their names say, or gone, and nobody has declared lost yet: what is
+/// in them is stored anew.
+pub fn damaged_metadata(parent: &Reader) -> Vec<PackId> {
+    let is_lost = |pack: &&PackRef| {
+        let lost = parent.frames().read(pack, 0..1).err().filter(ReadError::is_loss);
+        if let Some(error) = &lost {
+            tracing::warn!(
+                pack = %pack.sha256, %error,
+                "a metadata pack of the last snapshot is damaged; this backup does without it. Ask your administrator to run: everhold admin scrub"
+            );
+        }
+        lost.is_some()
+    };
+    let packs = parent.frames().packs().filter(|pack| pack.kind == PackKind::Meta);
+    packs.filter(is_lost).map(|pack| pack.id).collect()
+}
+
+/// The index of the packs the server vouches for: the parent's, the adopted ones, and `others` of the vault as far as
+/// the stored index knows them; none of the parent's that are `lost`. What the stored
 /// index does not know is read from the packs' directories.
 pub fn index_of(
     home: &Path,
@@ -124,12 +141,9 @@ pub fn index_of(
         ChunkIndex::new(keys.vault())
     });
     let hashes: HashSet<Sha256> = adopted.iter().map(|pack| pack.sha256).collect();
-    let known = |sha256: &Sha256| {
-        parent
-            .and_then(|parent| parent.frames().pack_ref(sha256))
-            .is_some_and(|pack| !lost.contains(&pack.id))
-            || hashes.contains(sha256)
-            || others.contains_key(sha256)
+    let known = |sha256: &Sha256| match parent.and_then(|parent| parent.frames().pack_ref(sha256)) {
+        Some(pack) => !lost.contains(&pack.id),
+        None => hashes.contains(sha256) || others.contains_key(sha256),
     };
     index.retain(known);
     for pack in adopted {

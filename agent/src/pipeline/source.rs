@@ -5,7 +5,7 @@
 //! (metadata packs) or because the engine authenticates every byte it uses (fronts of data packs).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs,
     io::{self, Read},
     ops::Range,
@@ -160,6 +160,8 @@ async fn get_patiently(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caching {
     Use,
+    /// As [`Caching::Use`], and a metadata pack that is damaged is lost as a whole: for whoever builds on it.
+    Sound,
     /// Ask the store itself: for verification.
     Bypass,
 }
@@ -170,15 +172,17 @@ pub struct GrantSource {
     transfer: Transfer,
     snapshot: SnapshotId,
     cache: Option<Cache>,
+    /// Of a damaged metadata pack nothing is read.
+    only_sound: bool,
     runtime: Handle,
-    /// All packs, in the order grants are asked for.
+    /// All packs, in the order of their ids: grants are asked for in it.
     order: Vec<PackId>,
     grants: Mutex<HashMap<PackId, Arc<ReadGrant>>>,
     /// Lengths of whole objects, by the store's word.
     told: Mutex<HashMap<PackId, u64>>,
-    /// Metadata packs whose cached copy was hashed by this process. Held while one is fetched, so that
-    /// a second reader finds it cached.
-    sound: Mutex<HashSet<Sha256>>,
+    /// Metadata packs that this process hashed: whether the cached copy is right, or none can be had. Held while one
+    /// is fetched, so that a second reader finds it cached.
+    hashed: Mutex<HashMap<Sha256, bool>>,
     /// The cache took nothing: whole packs are fetched no more, only what is wanted of them.
     unwritable: AtomicBool,
     second: Arc<SecondCopy>,
@@ -191,7 +195,7 @@ const FIRST: u8 = 0;
 const SECOND: u8 = 1;
 
 impl GrantSource {
-    /// A source of the packs of `chain`. To be made on the runtime; read from other threads.
+    /// A source of these packs of a snapshot. To be made on the runtime; read from other threads.
     pub fn new(
         member: &Member,
         transfer: Transfer,
@@ -205,12 +209,13 @@ impl GrantSource {
             control: member.control.clone(),
             transfer,
             snapshot,
-            cache: (caching == Caching::Use).then_some(cache),
+            cache: (caching != Caching::Bypass).then_some(cache),
+            only_sound: caching == Caching::Sound,
             runtime: Handle::current(),
             order: packs.iter().map(|pack| pack.id).collect(),
             grants: Mutex::new(HashMap::new()),
             told: Mutex::new(HashMap::new()),
-            sound: Mutex::new(HashSet::new()),
+            hashed: Mutex::default(),
             unwritable: AtomicBool::new(false),
             second,
             preferred: Mutex::default(),
@@ -229,11 +234,9 @@ impl GrantSource {
         {
             return Ok(grant.clone());
         }
-        let from = self.order.iter().position(|known| *known == id).ok_or(FetchError::Confused)?;
-        let batch: Vec<PackId> = self
-            .order
+        let from = self.order.binary_search(&id).map_err(|_| FetchError::Confused)?;
+        let batch: Vec<PackId> = self.order[from..]
             .iter()
-            .skip(from)
             .filter(|known| grants.get(known).is_none_or(|grant| grant.get.expires_at <= fresh))
             .take(BATCH)
             .copied()
@@ -320,35 +323,52 @@ impl GrantSource {
         }
     }
 
+    /// A pack from the first place where it is what its name says.
+    fn whole(&self, pack: &PackRef) -> Result<Bytes, FetchError> {
+        let is_it = |bytes: &Bytes| Sha256::of(bytes) == pack.sha256;
+        let whole = self.fetch(pack, 0..pack.length)?;
+        if is_it(&whole) {
+            return Ok(whole);
+        }
+        let mut others = (0..self.places(pack))
+            .filter_map(|place| self.fetch_at(place, pack, 0..pack.length).ok());
+        others.find(is_it).ok_or(FetchError::WrongHash)
+    }
+
     fn metadata(
         &self,
         cache: &Cache,
         pack: &PackRef,
         range: Range<u64>,
     ) -> Result<Bytes, FetchError> {
-        let mut sound = self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_damaged = hashed.get(&pack.sha256) == Some(&false);
         // A cached copy may have rotted since: it is hashed once before it is believed.
         let believed = faults::planted(faults::Bug::TrustStaleCache);
-        if (believed || sound.contains(&pack.sha256) || cache.is_sound(pack))
+        let is_sound = || believed || hashed.contains_key(&pack.sha256) || cache.is_sound(pack);
+        if !is_damaged
+            && is_sound()
             && let Some(bytes) = cache.read(&pack.sha256, range.clone())
         {
-            sound.insert(pack.sha256);
+            hashed.insert(pack.sha256, true);
             return Ok(bytes);
         }
-        if self.unwritable.load(Ordering::Relaxed) {
-            drop(sound);
+        if is_damaged || self.unwritable.load(Ordering::Relaxed) {
+            drop(hashed);
             return self.fetch(pack, range);
         }
-        let mut whole = self.fetch(pack, 0..pack.length)?;
-        let is_it = |bytes: &Bytes| Sha256::of(bytes) == pack.sha256;
-        if !is_it(&whole) {
-            let mut places = 0..self.places(pack);
-            whole = places
-                .find_map(|place| self.fetch_at(place, pack, 0..pack.length).ok().filter(is_it))
-                .ok_or(FetchError::WrongHash)?;
-        }
+        let whole = match self.whole(pack) {
+            // What stands of it is worth having: whoever reads authenticates every frame.
+            Err(error) if !self.only_sound && is_wrong(&error) => {
+                tracing::warn!(pack = %pack.sha256, %error, "a metadata pack is read in parts, as far as it stands");
+                hashed.insert(pack.sha256, false);
+                drop(hashed);
+                return self.fetch(pack, range);
+            }
+            whole => whole?,
+        };
         match cache.keep(&pack.sha256, &whole) {
-            Ok(()) => drop(sound.insert(pack.sha256)),
+            Ok(()) => drop(hashed.insert(pack.sha256, true)),
             // Slower, not impossible.
             Err(error) => {
                 tracing::warn!(%error, "the agent's cache cannot be written");
@@ -398,12 +418,20 @@ impl PackSource for GrantSource {
 fn source_error(error: FetchError) -> SourceError {
     match error {
         FetchError::Store(TransferError::Refused { status: 404, .. }) => SourceError::Missing,
-        FetchError::WrongHash
-        | FetchError::Store(
-            TransferError::WrongLength { .. } | TransferError::Refused { status: 416, .. },
-        ) => SourceError::Wrong,
+        error if is_wrong(&error) => SourceError::Wrong,
         other => SourceError::Failed(Box::new(other)),
     }
+}
+
+/// The object is there and is another than it should be.
+const fn is_wrong(error: &FetchError) -> bool {
+    matches!(
+        error,
+        FetchError::WrongHash
+            | FetchError::Store(
+                TransferError::WrongLength { .. } | TransferError::Refused { status: 416, .. },
+            )
+    )
 }
 
 /// By hash, whatever the version: a pack that was repaired has another than its manifest names.

@@ -341,6 +341,20 @@ fn problem(path: &[u8], kind: ProblemKind, detail: impl std::fmt::Display) -> Pr
     }
 }
 
+/// What is said of a part of the tree that is lost, at the path it begins with.
+pub(crate) fn told(error: &ReadError) -> String {
+    match error {
+        ReadError::Stretch { until: Some(until), source, .. } => format!(
+            "from here up to {}, which is there, the snapshot's tree is lost: {source}",
+            display_path(until)
+        ),
+        ReadError::Stretch { source, .. } => {
+            format!("from here on the snapshot's tree is lost: {source}")
+        }
+        other => format!("the snapshot's tree cannot be read here: {other}"),
+    }
+}
+
 /// Says what [`restore`] would do, entry by entry; gives what would not come back.
 ///
 /// # Errors

@@ -25,6 +25,7 @@ use super::{
     safe_root::{Access, Refused, SafeRoot, split},
     selection::Found,
     spill::Spill,
+    told,
 };
 use crate::sources::{Kind, Stat, display_path};
 
@@ -126,21 +127,20 @@ pub fn scan<'c>(
             Found::Leads(entry) => planner.folder(entry),
             Found::Wanted(entry) => planner.wanted(entry),
             Found::Missing(path) => work.confess(&path, ProblemKind::NotRestored, MISSING),
-            // What was listed so far is still restored.
-            Found::Broken(error) => broken = Some(error),
+            // What can be listed is still restored.
+            Found::Broken(path, error) => {
+                work.confess(&path, ProblemKind::NotRestored, told(&error));
+                broken = Some(error);
+            }
         }
         Ok(())
     })?;
     planner.compare_all();
     let scanned = planner.scanned;
-    if let Some(error) = broken {
-        if scanned.matched == 0 {
-            return Err(error.into());
-        }
-        let detail = format!("what follows in the snapshot cannot be read: {error}");
-        work.confess(b"", ProblemKind::NotRestored, detail);
+    match broken {
+        Some(error) if scanned.matched == 0 => Err(error.into()),
+        _ => Ok(scanned),
     }
-    Ok(scanned)
 }
 
 impl Planner<'_, '_, '_, '_> {
@@ -415,7 +415,11 @@ pub fn preview(
     order.selection().each(reader, |found| {
         let entry = match found {
             Found::Wanted(entry) if !entry.path.is_empty() => entry,
-            Found::Broken(error) => return Err(error.into()),
+            Found::Broken(path, error) if error.is_loss() => {
+                problems.push(problem(&path, ProblemKind::NotRestored, told(&error)));
+                return Ok(());
+            }
+            Found::Broken(_, error) => return Err(error.into()),
             Found::Missing(path) => {
                 problems.push(problem(&path, ProblemKind::NotRestored, MISSING));
                 return Ok(());

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use vault::{snapshot::Reader, tree::Entry};
+use vault::{
+    snapshot::{ReadError, Reader, Walk},
+    tree::Entry,
+};
 
 use super::RestoreError;
 use crate::sources::GlobRules;
@@ -26,8 +29,8 @@ pub enum Found {
     Wanted(Entry),
     /// A path that was asked for by its name and is not in the snapshot.
     Missing(Vec<u8>),
-    /// The rest of the tree is lost.
-    Broken(vault::snapshot::ReadError),
+    /// A part of the tree is lost, beginning here, or all of the rest.
+    Broken(Vec<u8>, ReadError),
 }
 
 impl Selection {
@@ -59,17 +62,29 @@ impl Selection {
             if done.iter().any(below) {
                 continue;
             }
-            let Some(entry) = reader.get(path)? else {
-                each(Found::Missing(path.to_vec()))?;
-                continue;
+            let entry = match reader.get(path) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => {
+                    each(Found::Missing(path.to_vec()))?;
+                    continue;
+                }
+                Err(error) if error.is_loss() => {
+                    each(Found::Broken(path.to_vec(), error))?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             };
             done.push(path);
             for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
                 let above = path.get(..at).unwrap_or_default();
                 if led.iter().all(|known| known != above) {
                     led.push(above.to_vec());
-                    if let Some(above) = reader.get(above)? {
-                        each(Found::Leads(above))?;
+                    match reader.get(above) {
+                        Ok(above) => above.map_or(Ok(()), |above| each(Found::Leads(above)))?,
+                        Err(error) if error.is_loss() => {
+                            each(Found::Broken(above.to_vec(), error))?;
+                        }
+                        Err(error) => return Err(error.into()),
                     }
                 }
             }
@@ -83,13 +98,13 @@ impl Selection {
     }
 
     fn walk(
-        walk: vault::snapshot::Walk,
+        walk: Walk,
         each: &mut impl FnMut(Found) -> Result<(), RestoreError>,
     ) -> Result<(), RestoreError> {
         for entry in walk {
             match entry {
                 Ok(entry) => each(Found::Wanted(entry))?,
-                Err(error) => return each(Found::Broken(error)),
+                Err(error) => each(broken(error))?,
             }
         }
         Ok(())
@@ -107,7 +122,10 @@ impl Selection {
         for entry in reader.entries()? {
             let entry = match entry {
                 Ok(entry) => entry,
-                Err(error) => return each(Found::Broken(error)),
+                Err(error) => {
+                    each(broken(error))?;
+                    continue;
+                }
             };
             if !self.include.matches_with_parents(&entry.path) {
                 if entry.is_dir() {
@@ -122,6 +140,14 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+fn broken(error: ReadError) -> Found {
+    let from = match &error {
+        ReadError::Stretch { from, .. } => from.clone(),
+        _ => Vec::new(),
+    };
+    Found::Broken(from, error)
 }
 
 /// Folders that were not asked for themselves but may lead to something that is.

@@ -17,7 +17,7 @@ use vault::{
 use crate::sources::display_path;
 
 use super::{
-    Problem, ProblemKind, RestoreError, Selection, Unreadable, problem, selection::Found, tar,
+    Problem, ProblemKind, RestoreError, Selection, Unreadable, problem, selection::Found, tar, told,
 };
 
 /// What went over.
@@ -38,8 +38,8 @@ enum Mark {
         length: u64,
         why: String,
     },
-    /// What follows is lost, or could not be listed.
-    Broken(ReadError),
+    /// What follows from this path is lost, or could not be listed.
+    Broken(Vec<u8>, ReadError),
 }
 
 /// How the entries are put into the stream.
@@ -74,8 +74,8 @@ pub fn stream(
         let (mut named, mut folders) = (0, Folders::default());
         selection.each(reader, |found| {
             match found {
-                Found::Broken(error) => {
-                    segments.mark(Mark::Broken(error)).map_err(ReadError::from)?;
+                Found::Broken(path, error) => {
+                    segments.mark(Mark::Broken(path, error)).map_err(ReadError::from)?;
                 }
                 // Nothing would tell whoever reads the stream.
                 Found::Missing(path) => {
@@ -221,7 +221,7 @@ impl Stream<'_> {
             }
             Segment::Mark(Mark::Hole(length)) => self.zeros(length),
             Segment::Mark(Mark::Lost { length, why }) => self.lost(length, &why),
-            Segment::Mark(Mark::Broken(error)) => Err(error.into()),
+            Segment::Mark(Mark::Broken(path, error)) => self.broken(&path, error),
             Segment::Bytes { length, bytes } => match bytes {
                 Ok(bytes) => self.bytes(&bytes),
                 Err(why) => self.lost(length, &why),
@@ -257,6 +257,16 @@ impl Stream<'_> {
         let detail = format!("{length} bytes of it cannot be read and are zeros: {why}");
         self.done.problems.push(problem(&path, ProblemKind::Zeroed, detail));
         self.zeros(length)
+    }
+
+    /// What is lost of the tree is left out where lost content is zeros.
+    fn broken(&mut self, path: &[u8], error: ReadError) -> Result<(), RestoreError> {
+        let goes_on = self.shape == Shape::Tar && self.unreadable == Unreadable::Zero;
+        if !goes_on || !error.is_loss() {
+            return Err(error.into());
+        }
+        self.done.problems.push(problem(path, ProblemKind::NotRestored, told(&error)));
+        Ok(())
     }
 
     fn end_entry(&mut self) -> Result<(), RestoreError> {

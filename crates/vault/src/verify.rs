@@ -131,8 +131,16 @@ fn structure(reader: &Reader, report: &mut Report) {
 
 /// Every entry and its content; as many as the root says, and no more are looked at.
 fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result<(), ReadError> {
+    let mut lost = false;
     for entry in reader.entries()? {
-        let entry = entry?;
+        let entry = match entry {
+            Err(error @ ReadError::Stretch { .. }) => {
+                lost = true;
+                report.problem(Problem::Tree { error });
+                continue;
+            }
+            entry => entry?,
+        };
         if report.entries == reader.root().entries {
             return Err(TreeError::Shape.into());
         }
@@ -144,7 +152,8 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
             Err(error) => report.problem(Problem::Content { path: entry.path, error }),
         }
     }
-    if report.entries == reader.root().entries { Ok(()) } else { Err(TreeError::Shape.into()) }
+    let all = lost || report.entries == reader.root().entries;
+    if all { Ok(()) } else { Err(TreeError::Shape.into()) }
 }
 
 struct Usage<'a> {

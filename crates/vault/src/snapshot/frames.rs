@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Others, PackSource, ReadError, kept::State};
+use super::{Others, PackSource, ReadError, SourceError, kept::State};
 use crate::{
     compress::Codec,
     id::{ChunkId, FileId, FrameKind, IdKeys, Sha256},
@@ -279,11 +279,18 @@ impl Frames {
     ) -> Result<OpenPack, ReadError> {
         let read = |range| {
             let early = whole.and_then(|whole| whole.of(&range));
+            let early = early.filter(|early| !early.as_ref().is_err_and(is_partial));
             early.unwrap_or_else(|| self.read_from(place, pack, range)).map_err(Opening::Read)
         };
         let known = self.index.as_ref().and_then(|index| index.known_pack(&pack.sha256));
-        let front = known.and_then(|known| known.front());
-        let opened = OpenPack::open(&self.keys, pack.kind, pack.length, front, read);
+        let open = |front| OpenPack::open(&self.keys, pack.kind, pack.length, front, read);
+        let opened = match open(known.and_then(|known| known.front())) {
+            // What ends too early has its beginning all the same.
+            Err(Opening::Read(error)) if is_partial(&error) => {
+                open(Some(0)).map_err(|_| Opening::Read(error))
+            }
+            other => other,
+        };
         let opened = opened.map_err(|error| match error {
             Opening::Read(error) => error,
             Opening::Pack(error) => damaged(pack, error),
@@ -620,14 +627,19 @@ impl Frames {
         let broken = |error| damaged(pack, error);
         let (id, range) = (open.info(at).map_err(broken)?.id, open.range(at).map_err(broken)?);
         let (start, bytes) = match early.filter(|early| early.covers(&range)) {
-            Some(early) => (early.range.start, early.bytes?),
+            Some(early) => (early.range.start, early.bytes),
             None => {
                 let end = match pack.kind {
                     PackKind::Meta => self.window_end(open, at, range.start),
                     PackKind::Data => range.end,
                 };
-                (range.start, self.read(pack, range.start..end)?)
+                (range.start, self.read(pack, range.start..end))
             }
+        };
+        let (start, bytes) = match bytes {
+            // What ends too early may have this one all the same.
+            Err(error) if is_partial(&error) => (range.start, self.read(pack, range)?),
+            other => (start, other?),
         };
         let mut decoder = Decoder::default();
         let of = (pack, open);
@@ -741,6 +753,15 @@ impl Frames {
 fn position(open: &OpenPack, id: &ChunkId) -> Option<u32> {
     let at = open.directory.frames.iter().position(|frame| frame.id == *id)?;
     u32::try_from(at).ok()
+}
+
+/// Less is there than was asked for, or what was asked for is not all right: a part of it may be.
+const fn is_partial(error: &ReadError) -> bool {
+    match error {
+        ReadError::Pack { source, .. } => matches!(source, PackError::Short),
+        ReadError::Source { source, .. } => matches!(source, SourceError::Wrong),
+        _ => false,
+    }
 }
 
 /// The packs a kind of frame is in.

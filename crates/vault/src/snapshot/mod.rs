@@ -114,6 +114,9 @@ pub enum ReadError {
     NotAFile,
     #[error(transparent)]
     Tree(Box<TreeError>),
+    /// Everything from one path, included, to another, excluded, or to the end, in the order of the tree.
+    #[error("a part of the tree is lost: {source}")]
+    Stretch { from: Vec<u8>, until: Option<Vec<u8>>, source: Box<ReadError> },
     #[error("the output could not be written")]
     Output(#[source] std::io::Error),
     #[error(transparent)]
@@ -130,6 +133,7 @@ impl ReadError {
             Self::Pack { .. } | Self::WrongHash { .. } | Self::Unlocated(_) | Self::WrongId(_) => {
                 true
             }
+            Self::Stretch { source, .. } => source.is_loss(),
             _ => false,
         }
     }

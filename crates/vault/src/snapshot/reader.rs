@@ -32,10 +32,13 @@ pub struct Reader {
     summary: ChunkId,
 }
 
-/// Entries in key order.
+/// Entries in key order. What is lost of the tree is told where it comes ([`ReadError::Stretch`]), and what follows it
+/// is walked all the same; any other error is the end.
 pub struct Walk {
     cursor: Cursor<Arc<SnapshotTree>>,
     prefix: Vec<u8>,
+    /// Met on the way to the first entry.
+    met: Option<TreeError>,
     ended: bool,
 }
 
@@ -45,15 +48,38 @@ impl Iterator for Walk {
         if self.ended {
             return None;
         }
-        let item = match self.cursor.next_item() {
-            Ok(Some(item)) if item.0.starts_with(&self.prefix) => {
-                Some(crate::tree::decode_item(&item).map_err(ReadError::from))
-            }
-            Ok(_) => None,
-            Err(error) => Some(Err(error.into())),
+        let item = match self.met.take() {
+            None => match self.cursor.next_item() {
+                Ok(Some(item)) if item.0.starts_with(&self.prefix) => {
+                    Some(crate::tree::decode_item(&item).map_err(ReadError::from))
+                }
+                Ok(_) => None,
+                Err(error) => self.stretch(error.into()),
+            },
+            Some(met) => self.stretch(met.into()),
         };
-        self.ended = !matches!(item, Some(Ok(_)));
+        self.ended = !matches!(item, Some(Ok(_) | Err(ReadError::Stretch { .. })));
         item
+    }
+}
+
+impl Walk {
+    /// What of the walk is lost with a node; `None` if nothing is.
+    fn stretch(&self, error: ReadError) -> Option<Result<Entry, ReadError>> {
+        let Some((from, until)) = self.cursor.passed_over().filter(|_| error.is_loss()) else {
+            return Some(Err(error));
+        };
+        if from > self.prefix.as_slice() && !from.starts_with(&self.prefix) {
+            return None;
+        }
+        let until = until.filter(|until| until.starts_with(&self.prefix));
+        let path = |key| path::from_key(key).map_err(|bad| ReadError::from(TreeError::from(bad)));
+        let paths = path(from).and_then(|from| Ok((from, until.map(path).transpose()?)));
+        let source = Box::new(error);
+        Some(Err(match paths {
+            Ok((from, until)) => ReadError::Stretch { from, until, source },
+            Err(bad) => bad,
+        }))
     }
 }
 
@@ -117,8 +143,7 @@ impl Reader {
             start.extend_from_slice(name);
             start.push(0);
         }
-        let walk = Walk { cursor: self.cursor_at(&start)?, prefix, ended: false };
-        walk.take(limit).collect()
+        self.walk_from(&start, prefix)?.take(limit).collect()
     }
 
     /// Everything below a folder (the folder itself not included), in key order.
@@ -126,20 +151,26 @@ impl Reader {
         let prefix = path::below_prefix(folder);
         // The root's own key is empty and comes first; it is not below itself.
         let start = if prefix.is_empty() { vec![0] } else { prefix.clone() };
-        Ok(Walk { cursor: self.cursor_at(&start)?, prefix, ended: false })
+        self.walk_from(&start, prefix)
+    }
+
+    fn walk_from(&self, key: &[u8], prefix: Vec<u8>) -> Result<Walk, ReadError> {
+        let mut cursor = Cursor::nowhere(Arc::clone(&self.tree));
+        let met = match cursor.seek(key) {
+            Err(error) if cursor.passed_over().is_none() => return Err(error.into()),
+            sought => sought.err(),
+        };
+        Ok(Walk { cursor, prefix, met, ended: false })
     }
 
     /// Every entry, in key order.
     pub fn entries(&self) -> Result<Walk, ReadError> {
-        Ok(Walk { cursor: self.cursor_at(&[])?, prefix: Vec::new(), ended: false })
+        self.walk_from(&[], Vec::new())
     }
 
     /// A cursor for stepping beside a walk of the source: `find` each path in key order.
     pub fn cursor(&self) -> Result<Cursor<Arc<SnapshotTree>>, ReadError> {
-        self.cursor_at(&[])
-    }
-    fn cursor_at(&self, key: &[u8]) -> Result<Cursor<Arc<SnapshotTree>>, ReadError> {
-        Ok(Cursor::at(Arc::clone(&self.tree), key)?)
+        Ok(Cursor::at(Arc::clone(&self.tree), &[])?)
     }
 
     /// What changed from `before` to this snapshot.

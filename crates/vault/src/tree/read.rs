@@ -93,17 +93,21 @@ pub struct Cursor<T> {
     tree: T,
     /// From the root down: node and the index of the next item.
     stack: Vec<(Arc<Node>, usize)>,
-    /// Last key of the leaf before: keys ascend over the whole tree, so a tree that leads into itself ends at the
-    /// first repetition.
+    /// Last key of the leaf before, or first key of a node that could not be read: keys ascend over the whole tree, so
+    /// a tree that leads into itself ends at the first repetition.
     before: Option<Vec<u8>>,
 }
 
 impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
     /// At the first entry whose key is not below `key`.
     pub fn at(tree: T, key: &[u8]) -> Result<Self, TreeError> {
-        let mut cursor = Self { tree, stack: Vec::new(), before: None };
+        let mut cursor = Self::nowhere(tree);
         cursor.seek(key)?;
         Ok(cursor)
+    }
+    /// In no place yet.
+    pub const fn nowhere(tree: T) -> Self {
+        Self { tree, stack: Vec::new(), before: None }
     }
 
     /// Moves to the first entry whose key is not below `key`; cheap when it is near.
@@ -147,6 +151,17 @@ impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
         }
     }
 
+    /// After a node could not be read: its first key, and that of what follows it, if anything does. The cursor stands
+    /// behind it. `None`: it was the root.
+    pub fn passed_over(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        fn child((node, next): &(Arc<Node>, usize), back: usize) -> Option<&[u8]> {
+            let Node::Inner { children, .. } = &**node else { return None };
+            Some(&children.get(next.checked_sub(back)?)?.first)
+        }
+        let first = child(self.stack.last()?, 1)?;
+        Some((first, self.stack.iter().rev().find_map(|place| child(place, 0))))
+    }
+
     /// Key and encoded entry at the cursor; moves on.
     pub fn next_item(&mut self) -> Result<Option<KeyedEntry>, TreeError> {
         loop {
@@ -163,10 +178,13 @@ impl<S: NodeSource, T: std::ops::Deref<Target = Tree<S>>> Cursor<T> {
                 Node::Inner { children, level } => {
                     if let Some(child) = children.get(*at) {
                         *at += 1;
-                        let node = self.tree.node(&child.id, level - 1)?;
-                        let ascends =
-                            self.before.as_ref().is_none_or(|before| *before < child.first);
-                        if !ascends || node.first() != Some(&child.first) {
+                        if self.before.as_ref().is_some_and(|before| *before >= child.first) {
+                            return Err(TreeError::Shape);
+                        }
+                        let node = self.tree.node(&child.id, level - 1).inspect_err(|_| {
+                            self.before = Some(child.first.clone());
+                        })?;
+                        if node.first() != Some(&child.first) {
                             return Err(TreeError::Shape);
                         }
                         self.stack.push((node, 0));

@@ -14,6 +14,7 @@ use vault::{
     receipt::{ForgetRecord, Receipt},
     seal::{FrameCounter, PackKeys},
     snapshot::{Frames, PackSource, ReadError},
+    tree::Entry,
     verify,
 };
 
@@ -110,6 +111,102 @@ fn a_pack_survives_the_loss_of_its_front_or_of_its_end() {
         }
         lab.bucket.emit(pack).unwrap();
     }
+}
+
+#[test]
+fn what_stands_before_a_packs_early_end_is_read() {
+    // Packs that are read whole, and one of several windows.
+    for length in [0, 900_000] {
+        let lab = Lab::new(20);
+        let mut tree = small();
+        tree.extend([file("e", noise(4, length))]);
+        let done = lab.backup(&tree, None);
+        let right = read_back(&lab.reader(&done));
+        for pack in packs(&lab) {
+            let bytes = pack.bytes.to_vec();
+            // Neither holds more than lists and an end.
+            for cut in [1, 300] {
+                let bytes = bytes[..bytes.len() - cut].to_vec().into();
+                let cut = SealedPack { bytes, ..pack.clone() };
+                lab.bucket.packs.lock().unwrap().insert(pack.sha256, cut);
+                assert_eq!(read_back(&lab.reader(&done)), right);
+                assert!(!verify::deep(&lab.reader(&done), |_| ()).is_clean());
+            }
+            lab.bucket.emit(pack).unwrap();
+        }
+    }
+}
+
+/// Entries by path, and what is lost: from where, up to where.
+type Walked = (Vec<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+fn walk(walk: impl Iterator<Item = Result<Entry, ReadError>>) -> Walked {
+    let mut walked = Walked::default();
+    for item in walk {
+        match item {
+            Ok(entry) => walked.0.push(entry.path),
+            Err(ReadError::Stretch { from, until, .. }) => walked.1.push((from, until)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    walked
+}
+
+#[test]
+fn a_lost_node_takes_its_own_entries_and_no_others() {
+    let lab = Lab::new(21);
+    let files = |folder: &'static str| {
+        (0..2_000).map(move |n| file(&format!("{folder}/some-file-{n:04}"), format!("{n}")))
+    };
+    let mut tree: Tree = [dir(""), dir("a"), dir("b")].into();
+    tree.extend(files("a").chain(files("b")));
+    let done = lab.backup(&tree, None);
+    let (all, lost) = walk(lab.reader(&done).entries().unwrap());
+    assert!(all.len() == tree.len() && lost.is_empty());
+    let meta = packs(&lab).into_iter().find(|pack| pack.kind == PackKind::Meta).unwrap();
+    let opened = open(&lab, &meta);
+    let nodes = opened.directory.frames.iter().filter(|frame| frame.kind == FrameKind::Node);
+    let (count, root) = (nodes.count(), done.finished.root.node);
+    assert!(count > 10, "{count} nodes");
+    let mut told = BTreeSet::new();
+    for (at, frame) in (0..).zip(&opened.directory.frames) {
+        if frame.kind != FrameKind::Node {
+            continue;
+        }
+        let mut bytes = meta.bytes.to_vec();
+        bytes[opened.range(at).unwrap().start as usize + 20] ^= 1;
+        let damaged = SealedPack { bytes: bytes.into(), ..meta.clone() };
+        lab.bucket.packs.lock().unwrap().insert(meta.sha256, damaged);
+        let reader = lab.reader(&done);
+        assert_eq!(frame.id == root, reader.entries().is_err());
+        let report = verify::quick(&reader);
+        assert!(!report.is_clean());
+        if frame.id == root {
+            continue;
+        }
+        // What is said to be lost and what is there are all there was.
+        let (there, lost) = walk(reader.entries().unwrap());
+        let [(from, until)] = &lost[..] else { panic!("{lost:?}") };
+        let from = all.iter().position(|path| path == from).unwrap();
+        let until = until.as_ref().map(|path| all.iter().position(|at| at == path).unwrap());
+        let missing = from..until.unwrap_or(all.len());
+        assert!(!missing.is_empty() && there.len() + missing.len() == all.len());
+        assert_eq!(there, [&all[..missing.start], &all[missing.end..]].concat());
+        assert_eq!(report.entries as usize, there.len());
+        // A folder says so if it is its own.
+        for folder in ["a", "b"] {
+            let (there, lost) = walk(reader.walk(folder.as_bytes()).unwrap());
+            let below = |path: &Vec<u8>| path.starts_with(format!("{folder}/").as_bytes());
+            let touches = all[missing.clone()].iter().any(below);
+            assert_eq!(lost.len(), usize::from(touches));
+            assert_eq!(there.len() == 2_000, !touches);
+        }
+        told.insert(lost);
+    }
+    // Each of them, the first and the last included.
+    assert_eq!(told.len(), count - 1);
+    assert!(told.iter().any(|lost| lost[0].0.is_empty()));
+    assert!(told.iter().any(|lost| lost[0].1.is_none()));
 }
 
 #[test]

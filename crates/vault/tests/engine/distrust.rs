@@ -343,6 +343,22 @@ fn a_tree_bomb_of_sixteen_levels_ends_at_once() {
 }
 
 #[test]
+fn a_tree_bomb_whose_leaves_are_lost_ends_at_once() {
+    let lab = Lab::new(65);
+    let mut nodes = Vec::new();
+    let ids = IdKeys::of(&lab.keys);
+    let mut below = ids.chunk(FrameKind::Node, &leaf(b"\0a"));
+    for level in 1..=16 {
+        nodes.push(fan(level, &below, 25, 1));
+        below = ids.chunk(FrameKind::Node, nodes.last().unwrap());
+    }
+    let reader = hand_made(&lab, &nodes, 16, 1);
+    let walked = reader.entries().unwrap().collect::<Vec<_>>();
+    assert!(walked.iter().all(Result::is_err) && walked.len() < 100, "{}", walked.len());
+    assert!(has_tree_problem(&verify::quick(&reader)));
+}
+
+#[test]
 fn a_node_of_another_level_and_a_wrong_count_are_found() {
     let lab = Lab::new(65);
     let ids = IdKeys::of(&lab.keys);
