@@ -25,3 +25,7 @@ mod scale;
 mod smoke;
 mod trees;
 mod vectors;
+
+/// The agent's own: what is measured of memory is what ships.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
