@@ -156,9 +156,12 @@ class Profile:
         cost, _ = run([*perf, *argv], self.folder / f"{phase}.log", self.agent.env, self.folder, self.platform.roots())
         report = subprocess.run(
             ["perf", "report", "-i", samples, "--stdio", "-q", "--percent-limit", "0", "-t", "|",
-             "--sort", "dso,sym", "--comm", "everhold-agent"],
+             "--sort", "dso,sym"],
             check=True, capture_output=True, text=True).stdout
-        return cost, shares(report)
+        found = shares(report)
+        if sum(found.values()) < 0.95:
+            sys.exit(f"profile: perf's report of {phase} tells of {percent(sum(found.values()))} of the samples")
+        return cost, found
 
 
 def percent(share):
@@ -201,8 +204,9 @@ def options():
     missing = [program for program in ("perf", "zstd") if not shutil.which(program)]
     if missing:
         sys.exit(f"profile: {' and '.join(missing)} not found; on Debian they are in linux-perf and zstd")
-    if unknown := [name for name in chosen.data if name not in CASES]:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    for names, known in ((chosen.data, list(CASES)), (chosen.only, sorted({work for works in CASES.values() for work in works}))):
+        if unknown := [name for name in names if name not in known]:
+            parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
     return chosen
 
 
@@ -214,10 +218,11 @@ def main():
         dataset = open_set(name, chosen.cache, say)
         with tempfile.TemporaryDirectory(prefix="profile-", dir=chosen.cache) as folder:
             results[name] = Profile(dataset, chosen, Path(folder)).run(chosen.only or CASES[name])
-    text = chosen.out.read_text()
     block = written(results, versions)
     print(block)
-    chosen.out.write_text(table.replace(text, "profile", block))
+    if chosen.data or chosen.only:
+        return say("a part is only printed; make profile of everything writes the tables")
+    chosen.out.write_text(table.replace(chosen.out.read_text(), "profile", block))
 
 
 if __name__ == "__main__":

@@ -437,7 +437,7 @@ fn what_stands_of_a_damaged_list_of_files_is_restored(
     let said = agent.run(["restore", "latest", "--json", "--target", &out.display().to_string()]);
     let said = said.expect(3).last_json();
     let problems = said["problems"].as_array().expect("problems");
-    let lost = problems.iter().filter(|problem| problem["kind"] == "not_restored");
+    let lost = problems.iter().filter(|problem| problem["kind"] == "unlisted");
     let told = |problem: &Value| {
         let is_ours = |path: &str| path.starts_with(&many.display().to_string());
         let detail = problem["detail"].as_str().is_some_and(|said| said.contains("tree is lost"));
@@ -451,6 +451,19 @@ fn what_stands_of_a_damaged_list_of_files_is_restored(
         let number: usize = file.file_name().to_string_lossy().parse().expect("a number");
         assert_eq!(fs::read_to_string(file.path()).expect("read"), format!("file {number}"));
     }
+    // As a stream, read back, and asked for by the name of what is lost.
+    let lost = problems[0]["path"].as_str().expect("a path");
+    let tar = agent.run(["restore", "latest", "--tar"]).expect(1);
+    assert!(tar.stderr.contains("tree is lost"), "{}", tar.stderr);
+    let tar = agent.run(["restore", "latest", "--tar", "--zero-damaged"]).expect(3);
+    assert!(tar.stderr.contains(&format!("exception: unlisted {lost}: ")), "{}", tar.stderr);
+    let target = source.with_file_name("read-back").display().to_string();
+    let checked = ["restore", "latest", "--verify", "--json", "--target", &target];
+    let checked = agent.run(checked).expect(3).last_json();
+    assert_eq!(checked["problems"], said["problems"]);
+    let by_name = ["restore", "latest", "--path", lost, "--target", &target, "--dry-run"];
+    let by_name = agent.run(by_name).expect(1);
+    assert!(by_name.stderr.contains("is damaged"), "{}", by_name.stderr);
     // What can be found is found, and that it is not all is told.
     let found = agent.run(["find", "*.bin"]).expect(3);
     assert!(found.stdout.contains("/more-3.bin") && found.stderr.contains("tree is lost"));

@@ -179,13 +179,7 @@ async fn pipe(
         }
     })
     .await?;
-    for problem in &streamed.problems {
-        output.note(format_args!(
-            "exception: zeroed {}: {}",
-            plain(&problem.path),
-            plain(&problem.detail)
-        ));
-    }
+    streamed.problems.iter().for_each(|problem| output.note(words(problem)));
     Ok(Exit::with_exceptions(streamed.problems.len()))
 }
 
@@ -371,13 +365,11 @@ pub fn tell(outcome: &Outcome<'_>, output: &Output) {
 
 /// Says each problem.
 pub fn list(problems: &[Problem], output: &Output) {
-    for problem in problems {
-        let kind = serde_json::to_string(&problem.kind).unwrap_or_default();
-        output.line(format_args!(
-            "exception: {} {}: {}",
-            kind.trim_matches('"'),
-            plain(&problem.path),
-            plain(&problem.detail)
-        ));
-    }
+    problems.iter().for_each(|problem| output.line(words(problem)));
+}
+
+fn words(problem: &Problem) -> String {
+    let kind = serde_json::to_string(&problem.kind).unwrap_or_default();
+    let (path, detail) = (plain(&problem.path), plain(&problem.detail));
+    format!("exception: {} {path}: {detail}", kind.trim_matches('"'))
 }

@@ -33,6 +33,8 @@ pub enum TransferError {
     Journal(#[source] std::io::Error),
     #[error("the object store sent {got} bytes where {wanted} were asked for")]
     WrongLength { wanted: u64, got: u64 },
+    #[error("the object in the store ends after {length} bytes, before what was asked for")]
+    EndsEarly { length: u64 },
     #[error("nothing moved between here and the object store for {} s", .0.as_secs())]
     Stalled(Duration),
 }
@@ -59,7 +61,10 @@ impl TransferError {
                 "the store does not accept what the platform signed: set this machine's clock, and ask your \
                  administrator to run: everhold store probe"
             }
-            Self::Refused { .. } | Self::WrongLength { .. } | Self::BadGrant => {
+            Self::Refused { .. }
+            | Self::WrongLength { .. }
+            | Self::EndsEarly { .. }
+            | Self::BadGrant => {
                 "run the command again; if it fails again, ask your administrator to run: everhold store probe"
             }
             Self::Journal(_) => "check the disk of the agent's home",
@@ -79,7 +84,7 @@ impl TransferError {
             Self::Refused { status, .. } => {
                 matches!(*status, 400 | 403 | 404 | 408 | 409 | 429 | 500..=599)
             }
-            Self::BadGrant | Self::Journal(_) => false,
+            Self::BadGrant | Self::Journal(_) | Self::EndsEarly { .. } => false,
         }
     }
 }
@@ -249,6 +254,9 @@ impl Transfer {
         }
         let told = response.headers().get(reqwest::header::CONTENT_RANGE);
         let told = told.and_then(|value| whole_length(value.to_str().ok()?));
+        if let Some(length) = told.filter(|told| *told < range.end) {
+            return Err(TransferError::EndsEarly { length });
+        }
         let bytes = self.read_at_most(response, wanted, self.down.as_deref()).await?;
         let got = bytes.len() as u64;
         if got == wanted {
@@ -408,6 +416,29 @@ mod tests {
             left = left.saturating_sub(stream.read(&mut buffer).await.expect("read") as u64);
         }
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("answer");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_ends_early_is_not_asked_for_again() {
+        let part = |from: u64, length: usize| {
+            async move |mut stream: TcpStream| {
+                let mut asked = [0; 4_096];
+                let _ = stream.read(&mut asked).await;
+                let head = format!(
+                    "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {from}-29/30\r\ncontent-length: {length}\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.expect("head");
+                stream.write_all(&vec![7; length]).await.expect("body");
+            }
+        };
+        let grant = store(part(20, 10)).await;
+        let short = transfer().get_sized(&grant, 20..50).await.expect_err("there are only 30");
+        assert!(matches!(short, TransferError::EndsEarly { length: 30 }), "{short}");
+        assert!(!short.is_retryable());
+        // A body that was cut on its way is another matter.
+        let grant = store(part(0, 20)).await;
+        let cut = transfer().get_sized(&grant, 0..30).await.expect_err("20 of 30");
+        assert!(cut.is_retryable(), "{cut}");
     }
 
     #[tokio::test]

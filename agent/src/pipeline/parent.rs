@@ -109,18 +109,22 @@ pub fn readable(packs: &PackSet, lost: &BTreeSet<PackId>, cache: &Cache) -> Pack
 /// Metadata packs of the parent that are not what their names say, or gone, and nobody has declared lost yet: what is
 /// in them is stored anew.
 pub fn damaged_metadata(parent: &Reader) -> Vec<PackId> {
-    let is_lost = |pack: &&PackRef| {
-        let lost = parent.frames().read(pack, 0..1).err().filter(ReadError::is_loss);
-        if let Some(error) = &lost {
-            tracing::warn!(
-                pack = %pack.sha256, %error,
-                "a metadata pack of the last snapshot is damaged; this backup does without it. Ask your administrator to run: everhold admin scrub"
-            );
+    let mut damaged = Vec::new();
+    for pack in parent.frames().packs().filter(|pack| pack.kind == PackKind::Meta) {
+        match parent.frames().read(pack, 0..1) {
+            Ok(_) => {}
+            Err(error) if error.is_loss() => {
+                tracing::warn!(
+                    pack = %pack.sha256, %error,
+                    "a metadata pack of the last snapshot is damaged; this backup does without it. Ask your administrator to run: everhold admin scrub"
+                );
+                damaged.push(pack.id);
+            }
+            // A store that does not answer is met again by whoever needs something of it.
+            Err(_) => break,
         }
-        lost.is_some()
-    };
-    let packs = parent.frames().packs().filter(|pack| pack.kind == PackKind::Meta);
-    packs.filter(is_lost).map(|pack| pack.id).collect()
+    }
+    damaged
 }
 
 /// The index of the packs the server vouches for: the parent's, the adopted ones, and `others` of the vault as far as

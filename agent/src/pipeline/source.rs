@@ -160,7 +160,8 @@ async fn get_patiently(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caching {
     Use,
-    /// As [`Caching::Use`], and a metadata pack that is damaged is lost as a whole: for whoever builds on it.
+    /// As [`Caching::Use`], and a metadata pack that is seen to be damaged is lost as a whole: for whoever builds on
+    /// it. Where the cache cannot be written, packs are not read as a whole, so that not all of it is seen.
     Sound,
     /// Ask the store itself: for verification.
     Bypass,
@@ -353,16 +354,22 @@ impl GrantSource {
             hashed.insert(pack.sha256, true);
             return Ok(bytes);
         }
+        if is_damaged && self.only_sound {
+            return Err(FetchError::WrongHash);
+        }
         if is_damaged || self.unwritable.load(Ordering::Relaxed) {
             drop(hashed);
             return self.fetch(pack, range);
         }
         let whole = match self.whole(pack) {
-            // What stands of it is worth having: whoever reads authenticates every frame.
-            Err(error) if !self.only_sound && is_wrong(&error) => {
-                tracing::warn!(pack = %pack.sha256, %error, "a metadata pack is read in parts, as far as it stands");
+            Err(error) if is_wrong(&error) => {
                 hashed.insert(pack.sha256, false);
                 drop(hashed);
+                if self.only_sound {
+                    return Err(error);
+                }
+                // What stands of it is worth having: whoever reads authenticates every frame.
+                tracing::warn!(pack = %pack.sha256, %error, "a metadata pack is read in parts, as far as it stands");
                 return self.fetch(pack, range);
             }
             whole => whole?,
@@ -429,7 +436,9 @@ const fn is_wrong(error: &FetchError) -> bool {
         error,
         FetchError::WrongHash
             | FetchError::Store(
-                TransferError::WrongLength { .. } | TransferError::Refused { status: 416, .. },
+                TransferError::WrongLength { .. }
+                    | TransferError::EndsEarly { .. }
+                    | TransferError::Refused { status: 416, .. },
             )
     )
 }

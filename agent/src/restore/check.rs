@@ -39,8 +39,10 @@ pub fn read_back(work: &Work<'_>, order: &Order) -> Result<u64, RestoreError> {
             Found::Wanted(entry) if entry.is_file() && !work.is_excused(&entry.path) => {
                 batch.push(entry);
             }
-            Found::Broken(_, error) if !error.is_loss() => return Err(error.into()),
-            // What is lost was told when it was to be restored.
+            // What was lost when it was to be restored was told then.
+            Found::Broken(path, error) if !error.is_loss() || !work.is_excused(&path) => {
+                return Err(error.into());
+            }
             Found::Wanted(_) | Found::Leads(_) | Found::Missing(_) | Found::Broken(..) => {}
         }
         if batch.len() >= BATCH {

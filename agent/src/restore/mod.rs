@@ -128,6 +128,8 @@ impl Order {
 pub enum ProblemKind {
     /// The entry is not there.
     NotRestored,
+    /// A part of the snapshot's tree that begins here is lost, and with it the names of what is in it.
+    Unlisted,
     /// It is there; some of its metadata is not.
     MetadataIncomplete,
     /// An existing, different entry was kept.
@@ -345,13 +347,14 @@ fn problem(path: &[u8], kind: ProblemKind, detail: impl std::fmt::Display) -> Pr
 pub(crate) fn told(error: &ReadError) -> String {
     match error {
         ReadError::Stretch { until: Some(until), source, .. } => format!(
-            "from here up to {}, which is there, the snapshot's tree is lost: {source}",
+            "from here up to, not including, {} the snapshot's tree is lost: {source}",
             display_path(until)
         ),
         ReadError::Stretch { source, .. } => {
-            format!("from here on the snapshot's tree is lost: {source}")
+            format!("from here to its end the snapshot's tree is lost: {source}")
         }
-        other => format!("the snapshot's tree cannot be read here: {other}"),
+        other if other.is_loss() => format!("it is lost in the snapshot's tree: {other}"),
+        other => format!("nothing more of the snapshot can be listed: {other}"),
     }
 }
 

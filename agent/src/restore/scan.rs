@@ -129,7 +129,7 @@ pub fn scan<'c>(
             Found::Missing(path) => work.confess(&path, ProblemKind::NotRestored, MISSING),
             // What can be listed is still restored.
             Found::Broken(path, error) => {
-                work.confess(&path, ProblemKind::NotRestored, told(&error));
+                work.confess(&path, ProblemKind::Unlisted, told(&error));
                 broken = Some(error);
             }
         }
@@ -411,12 +411,13 @@ pub fn preview(
     root: Option<&SafeRoot>,
     mut each: impl FnMut(Planned),
 ) -> Result<Vec<Problem>, RestoreError> {
-    let (mut found_any, mut problems) = (false, Vec::new());
+    let (mut found_any, mut problems, mut broken) = (false, Vec::new(), None);
     order.selection().each(reader, |found| {
         let entry = match found {
             Found::Wanted(entry) if !entry.path.is_empty() => entry,
             Found::Broken(path, error) if error.is_loss() => {
-                problems.push(problem(&path, ProblemKind::NotRestored, told(&error)));
+                problems.push(problem(&path, ProblemKind::Unlisted, told(&error)));
+                broken = Some(error);
                 return Ok(());
             }
             Found::Broken(_, error) => return Err(error.into()),
@@ -448,8 +449,12 @@ pub fn preview(
         }
         Ok(())
     })?;
-    if !found_any && !order.selection().is_everything() {
-        return Err(RestoreError::NothingMatches);
+    match broken {
+        Some(error) if !found_any => return Err(error.into()),
+        None if !found_any && !order.selection().is_everything() => {
+            return Err(RestoreError::NothingMatches);
+        }
+        _ => {}
     }
     Ok(problems)
 }

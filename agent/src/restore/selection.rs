@@ -70,6 +70,9 @@ impl Selection {
                 }
                 Err(error) if error.is_loss() => {
                     each(Found::Broken(path.to_vec(), error))?;
+                    done.push(path);
+                    // If it is a folder, what lies in it is elsewhere in the tree.
+                    Self::walk(reader.walk(path)?, &mut each)?;
                     continue;
                 }
                 Err(error) => return Err(error.into()),

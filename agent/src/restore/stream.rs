@@ -98,7 +98,7 @@ pub fn stream(
         sink.take(segment)
     })?;
     match (fed?, shape) {
-        (0, _) => return Err(RestoreError::NothingMatches),
+        (0, _) if sink.done.problems.is_empty() => return Err(RestoreError::NothingMatches),
         (2.., Shape::Bare) => return Err(RestoreError::NotOneFile),
         _ => {}
     }
@@ -265,7 +265,7 @@ impl Stream<'_> {
         if !goes_on || !error.is_loss() {
             return Err(error.into());
         }
-        self.done.problems.push(problem(path, ProblemKind::NotRestored, told(&error)));
+        self.done.problems.push(problem(path, ProblemKind::Unlisted, told(&error)));
         Ok(())
     }
 

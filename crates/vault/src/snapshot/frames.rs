@@ -203,7 +203,7 @@ impl Frames {
         let number = self.number(&pack.sha256)?;
         let is_known = {
             let mut state = self.state();
-            state.open.packs.contains_key(&number) || state.lost(number).is_some()
+            state.opened(number).is_some() || state.lost(number).is_some()
         };
         let whole = 0..pack.length;
         if is_known { None } else { Some(whole).filter(|all| all.end <= WINDOW).or_else(told) }
@@ -245,12 +245,10 @@ impl Frames {
 
     fn open_from(&self, pack: &PackRef, whole: Option<&Early>) -> Result<Arc<OpenPack>, ReadError> {
         let number = self.number(&pack.sha256);
-        if let Some(open) = number.and_then(|number| self.state().open.get(number)) {
+        if let Some(open) = number.and_then(|number| self.state().opened(number)) {
             return Ok(open);
         }
-        if self.is_other
-            && let Some(lost) = number.and_then(|number| self.state().lost(number))
-        {
+        if let Some(lost) = number.and_then(|number| self.state().lost(number)) {
             return Err(lost);
         }
         let opened = match self.read_directory(pack, whole, None) {
@@ -267,7 +265,11 @@ impl Frames {
             self.state().lost.insert(number, (until, error.again()));
         }
         let opened = Arc::new(opened?);
-        self.adopt(pack.sha256, &opened);
+        if let Some(number) = number {
+            let mut state = self.state();
+            self.note(&mut state, number, pack.sha256, &opened);
+            state.open.insert(number, Arc::clone(&opened));
+        }
         Ok(opened)
     }
 
@@ -301,15 +303,19 @@ impl Frames {
         Ok(opened)
     }
 
-    /// Takes over a pack of the set that somebody else has opened already.
+    /// Takes over a pack of the set that somebody else has opened already, and keeps.
     pub(crate) fn adopt(&self, pack: Sha256, opened: &Arc<OpenPack>) {
         let Some(number) = self.number(&pack) else { return };
         let mut state = self.state();
-        // What the index knows need not be learned, until something is missed.
+        self.note(&mut state, number, pack, opened);
+        state.adopted.insert(number, Arc::clone(opened));
+    }
+
+    /// What the index knows need not be learned, until something is missed.
+    fn note(&self, state: &mut State, number: u32, pack: Sha256, opened: &OpenPack) {
         if !self.index.as_ref().is_some_and(|index| index.has_pack(&pack)) {
             state.learn(number, self.packs.len(), &opened.directory.frames, self.is_other);
         }
-        state.open.insert(number, Arc::clone(opened));
     }
 
     /// The frame that is said to hold `id`. What the index says is taken as it is: whoever reads compares with the

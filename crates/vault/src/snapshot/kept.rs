@@ -26,6 +26,8 @@ const OPEN: usize = 16 << 20;
 /// Everything that is kept.
 pub(super) struct State {
     pub open: Open,
+    /// By number: packs that somebody else opened, and keeps.
+    pub adopted: HashMap<u32, Arc<OpenPack>>,
     /// Places in the packs that the index does not know, and in all that were searched.
     pub located: Places,
     /// Small files in the packs of other snapshots.
@@ -45,6 +47,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             open: Open::default(),
+            adopted: HashMap::new(),
             located: Places::new(Some(&std::env::temp_dir()), PLACES),
             files: Places::new(Some(&std::env::temp_dir()), PLACES),
             seen: Vec::new(),
@@ -74,6 +77,11 @@ impl State {
         }
         self.seen.resize(packs, false);
         self.seen.get_mut(number as usize).into_iter().for_each(|seen| *seen = true);
+    }
+
+    /// A pack whose directory is in memory.
+    pub fn opened(&mut self, number: u32) -> Option<Arc<OpenPack>> {
+        self.adopted.get(&number).cloned().or_else(|| self.open.get(number))
     }
 
     /// What was learned may be less than was put there: everything is learned anew, in memory.

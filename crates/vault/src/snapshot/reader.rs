@@ -72,7 +72,6 @@ impl Walk {
         if from > self.prefix.as_slice() && !from.starts_with(&self.prefix) {
             return None;
         }
-        let until = until.filter(|until| until.starts_with(&self.prefix));
         let path = |key| path::from_key(key).map_err(|bad| ReadError::from(TreeError::from(bad)));
         let paths = path(from).and_then(|from| Ok((from, until.map(path).transpose()?)));
         let source = Box::new(error);

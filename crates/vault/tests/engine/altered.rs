@@ -370,7 +370,7 @@ impl Bench {
     fn reads_right(&self, reader: &vault::snapshot::Reader) -> Result<(), String> {
         let Ok(entries) = reader.entries() else { return Ok(()) };
         for entry in entries {
-            let Ok(entry) = entry else { return Ok(()) };
+            let Ok(entry) = entry else { continue };
             let key = vault::tree::path::key(&entry.path).map_err(|error| error.to_string())?;
             let Some((known, content)) = self.content.get(&key) else {
                 return Err("an entry nobody backed up".to_owned());

@@ -81,7 +81,7 @@ fn a_damaged_pack_gives_right_bytes_or_an_error_never_wrong_bytes() {
             lab.bucket.packs.lock().unwrap().insert(pack.sha256, damaged);
             let reader = lab.reader(&done);
             // An error at the root is an error as it should be.
-            let entries = reader.entries().into_iter().flatten().map_while(Result::ok);
+            let entries = reader.entries().into_iter().flatten().filter_map(Result::ok);
             for entry in entries.filter(vault::tree::Entry::is_file) {
                 let mut content = Vec::new();
                 if reader.read_file(&entry, &mut content).is_ok() {

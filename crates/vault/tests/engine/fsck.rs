@@ -83,7 +83,7 @@ impl World {
             return;
         };
         let Ok(reader) = snapshots.reader(&vault, found) else { return };
-        for entry in reader.entries().into_iter().flatten().map_while(Result::ok) {
+        for entry in reader.entries().into_iter().flatten().filter_map(Result::ok) {
             let mut content = Vec::new();
             if entry.is_file() && reader.read_file(&entry, &mut content).is_ok() {
                 assert!(content == right[&path::key(&entry.path).unwrap()]);
