@@ -104,6 +104,23 @@ fn sh(dir: &Path, script: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Tools see what stands of a folder, and fail.
+pub(crate) fn a_folder_partly_lost_gives_the_rest(agent: &Agent, folder: &Path, stand: usize) {
+    if !can_mount() {
+        return;
+    }
+    let mounted =
+        Mounted::start(agent, &agent.home.with_file_name("partly"), &["--snapshot", "latest"]);
+    let lossy = mounted.point.join(folder.strip_prefix("/").expect("absolute"));
+    let output = Command::new("ls").arg("-f").arg(&lossy).output().expect("ls");
+    let names = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(names.lines().filter(|name| !name.starts_with('.')).count(), stand);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("Input/output error"), "{error}");
+    assert!(mounted.log().contains("tree is lost"), "{}", mounted.log());
+    mounted.stop();
+}
+
 /// A tree with one of everything.
 fn odd_tree(dir: &Path) -> PathBuf {
     let source = dir.join("source");

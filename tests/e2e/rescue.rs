@@ -467,6 +467,10 @@ fn what_stands_of_a_damaged_list_of_files_is_restored(
     // What can be found is found, and that it is not all is told.
     let found = agent.run(["find", "*.bin"]).expect(3);
     assert!(found.stdout.contains("/more-3.bin") && found.stderr.contains("tree is lost"));
+    let listed = agent.run(["ls", "latest", &many.display().to_string()]).expect(3);
+    assert_eq!(listed.stdout.lines().count(), there);
+    assert!(listed.stderr.contains("tree is lost"), "{}", listed.stderr);
+    crate::mount::a_folder_partly_lost_gives_the_rest(agent, &many, there);
     // The next backup is told of it by nobody, sees it, and does without.
     let next = agent.run(["backup", "--json", &source.display().to_string()]).expect(0);
     assert!(next.stderr.contains("does without it"), "{}", next.stderr);

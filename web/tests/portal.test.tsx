@@ -245,6 +245,23 @@ describe('a snapshot', () => {
     expect(await violations()).toEqual([]);
   });
 
+  it('says above a folder that a part of it is lost, and shows the rest', async () => {
+    const entry = { name: 'kept', path: '/srv/kept', kind: 'file', size: 3, mode: 0o644, uid: 0, gid: 0, modified_at: AT };
+    const network = recorded({ [`GET ${API}/snapshots/snp_1/entries`]: { ...page(entry), incomplete: true } });
+    await open(`${at}?path=/srv`, network);
+    expect(await screen.findByText('kept')).toBeVisible();
+    expect(screen.getByRole('alert')).toHaveTextContent('A part of this folder is damaged');
+    expect(screen.getByText(command(/^everhold-agent verify snp_1$/))).toBeVisible();
+    expect(await violations()).toEqual([]);
+  });
+
+  it('never calls a folder empty of which everything is lost', async () => {
+    const network = recorded({ [`GET ${API}/snapshots/snp_1/entries`]: { ...page(), incomplete: true } });
+    await open(`${at}?path=/srv`, network);
+    expect(await screen.findByText('Nothing of this folder can be shown')).toBeVisible();
+    expect(screen.queryByText('This folder is empty')).toBeNull();
+  });
+
   it('gives the command that restores it', async () => {
     const network = recorded({ [`GET ${API}/snapshots/snp_1/entries`]: page() });
     const { user } = await open(`${at}?path=/srv/it's`, network);

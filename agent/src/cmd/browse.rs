@@ -5,7 +5,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::PathBuf};
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 use vault::{
-    snapshot::{ReadError, Reader},
+    snapshot::{ReadError, Reader, Walk},
     tree::{Change, Entry, EntryKind},
 };
 
@@ -94,9 +94,6 @@ fn print(entry: &Entry, output: &Output) {
     ));
 }
 
-/// Entries per read of a folder of any size.
-const PAGE: usize = 1000;
-
 pub async fn ls(
     member: Member,
     snapshot: String,
@@ -128,15 +125,24 @@ pub fn show(reader: &Reader, path: &[u8], snapshot: &str, output: &Output) -> Re
         }
         _ => {}
     }
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = reader.list_dir(&folder, after.as_deref(), PAGE)?;
-        page.iter().for_each(|entry| print(entry, output));
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.name().to_vec()),
-            _ => return Ok(Exit::Good),
+    listing(reader.list_dir(&folder, None)?, |_| true, output)
+}
+
+/// Prints the wanted ones of what is walked, and where something of it is lost. Blocking.
+fn listing(walk: Walk, wanted: impl Fn(&Entry) -> bool, output: &Output) -> Result<Exit> {
+    let mut exit = Exit::Good;
+    for entry in walk {
+        match entry {
+            Ok(entry) if wanted(&entry) => print(&entry, output),
+            Ok(_) => {}
+            Err(error) => {
+                let ReadError::Stretch { from, .. } = &error else { return Err(error.into()) };
+                output.note(format_args!("{}: {}", display_path(from), told(&error)));
+                exit = Exit::Exceptions;
+            }
         }
     }
+    Ok(exit)
 }
 
 /// As the tree spells it: no slashes at the ends, none twice.
@@ -155,22 +161,8 @@ pub async fn find(
     let found = open::find(&member, &snapshot).await?;
     let reader = open::reader(&member, &found, Caching::Use).await?;
     let output = output.clone();
-    open::blocking(move || {
-        let mut exit = Exit::Good;
-        for entry in reader.entries()? {
-            match entry {
-                Ok(entry) if rules.matches(&entry.path) => print(&entry, &output),
-                Ok(_) => {}
-                Err(error) => {
-                    let ReadError::Stretch { from, .. } = &error else { return Err(error.into()) };
-                    output.note(format_args!("{}: {}", display_path(from), told(&error)));
-                    exit = Exit::Exceptions;
-                }
-            }
-        }
-        Ok(exit)
-    })
-    .await
+    open::blocking(move || listing(reader.entries()?, |entry| rules.matches(&entry.path), &output))
+        .await
 }
 
 #[derive(Serialize)]

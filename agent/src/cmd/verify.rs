@@ -3,12 +3,16 @@
 use anyhow::Result;
 use domain::SnapshotId;
 use serde::Serialize;
-use vault::verify::{Problem, Report, deep, quick};
+use vault::{
+    snapshot::ReadError,
+    verify::{Problem, Report, deep, quick},
+};
 
 use super::open;
 use crate::{
     output::{Exit, Output, bytes, plain},
     pipeline::{member::Member, source::Caching},
+    restore::told,
     sources::display_path,
 };
 
@@ -57,6 +61,9 @@ fn words(problem: &Problem) -> String {
     match problem {
         Problem::Pack { pack, error } => format!("pack {pack}: {error}"),
         Problem::Content { path, error } => format!("{}: {error}", plain(&display_path(path))),
+        Problem::Tree { error: error @ ReadError::Stretch { from, .. } } => {
+            format!("{}: {}", plain(&display_path(from)), told(error))
+        }
         Problem::Tree { error } => format!("the list of files: {error}"),
         Problem::Elsewhere { times } => {
             format!(

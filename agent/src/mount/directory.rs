@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 
-use super::view::{Listed, Trouble};
+use super::view::{Listed, Page, Trouble};
 
 /// Entries fetched at a time.
-const PAGE: usize = 256;
+const PAGE_ENTRIES: usize = 256;
 /// `.` and `..` come first; an entry's cookie says what comes after it.
 const DOTS: u64 = 2;
 
@@ -22,15 +22,21 @@ pub struct Stream {
     /// Name and cookie of the last one fetched.
     last: Option<(Vec<u8>, u64)>,
     ended: bool,
+    /// Entries are missing.
+    lost: bool,
 }
 
 impl Stream {
     /// Calls `each` for the entries after `cookie` (without `.` and `..`, whose cookies are 1 and 2) with their own
     /// cookies until it says that there is no more room. `page` gives up to so many entries after a name.
+    ///
+    /// # Errors
+    /// What `page` says; [`Trouble::Unreadable`] behind the last entry of a folder of which a part is lost: who reads
+    /// it has all the others by then, and is told.
     pub fn read(
         &mut self,
         cookie: u64,
-        mut page: impl FnMut(Option<&[u8]>, usize) -> Result<Vec<Listed>, Trouble>,
+        mut page: impl FnMut(Option<&[u8]>, usize) -> Result<Page, Trouble>,
         mut each: impl FnMut(u64, &Listed) -> bool,
     ) -> Result<(), Trouble> {
         let cookie = cookie.max(DOTS);
@@ -39,7 +45,7 @@ impl Stream {
         }
         // What lies before the cookie was taken.
         self.drop_until(cookie);
-        let mut given = 0;
+        let (mut given, mut told) = (0, false);
         loop {
             while let Some((own, listed)) = self.held.get(given) {
                 if *own <= cookie {
@@ -49,15 +55,17 @@ impl Stream {
                 if each(*own, listed) {
                     return Ok(());
                 }
+                told = true;
                 given += 1;
             }
             if self.ended {
-                return Ok(());
+                return if self.lost && !told { Err(Trouble::Unreadable) } else { Ok(()) };
             }
             let after = self.last.as_ref().map(|(name, _)| name.as_slice());
-            let fetched = page(after, PAGE)?;
-            self.ended = fetched.len() < PAGE;
-            for listed in fetched {
+            let fetched = page(after, PAGE_ENTRIES)?;
+            self.ended = fetched.entries.len() < PAGE_ENTRIES;
+            self.lost |= fetched.lost;
+            for listed in fetched.entries {
                 let own = self.last.as_ref().map_or(DOTS, |(_, own)| *own) + 1;
                 self.last = Some((listed.name.clone(), own));
                 self.held.push_back((own, listed));
@@ -87,11 +95,11 @@ mod tests {
     }
 
     /// A folder of so many entries.
-    fn page(count: usize) -> impl Fn(Option<&[u8]>, usize) -> Result<Vec<Listed>, Trouble> {
+    fn page(count: usize) -> impl Fn(Option<&[u8]>, usize) -> Result<Page, Trouble> {
         move |after, most| {
             let text = after.map(|name| String::from_utf8_lossy(name).into_owned());
             let from = text.and_then(|text| text.parse::<usize>().ok()).map_or(0, |last| last + 1);
-            Ok((from..count).take(most).map(listed).collect())
+            Ok(Page { entries: (from..count).take(most).map(listed).collect(), lost: false })
         }
     }
 
@@ -117,7 +125,7 @@ mod tests {
                 let part = names(&mut stream, cookie, room, 1_000);
                 let Some((last, _)) = part.last() else { break };
                 cookie = *last;
-                assert!(stream.held.len() <= PAGE + room, "{} held", stream.held.len());
+                assert!(stream.held.len() <= PAGE_ENTRIES + room, "{} held", stream.held.len());
                 all.extend(part.into_iter().map(|(_, name)| name));
             }
             assert_eq!(all, (0..1_000).map(|n| listed(n).name).collect::<Vec<_>>(), "{room}");
@@ -134,5 +142,37 @@ mod tests {
         }
         assert!(names(&mut stream, 702, 5, 700).is_empty());
         assert!(names(&mut stream, 9_999, 5, 700).is_empty());
+    }
+
+    #[test]
+    fn a_folder_of_which_a_part_is_lost_gives_the_rest_and_then_says_so() {
+        // The lost part lies before the first page, between two pages, behind the last one; nothing is left of it.
+        for (count, at) in [(700, 0), (700, 256), (700, 600), (512, 500), (0, 0)] {
+            let lossy = |after: Option<&[u8]>, most: usize| {
+                let mut page = page(count)(after, most)?;
+                let from =
+                    after.map_or(0, |name| String::from_utf8_lossy(name).parse().unwrap_or(0));
+                page.lost = (from..from + most).contains(&at);
+                Ok(page)
+            };
+            let (mut stream, mut found, mut room) = (Stream::default(), Vec::new(), 0);
+            let end = loop {
+                room = 0;
+                let cookie = DOTS + found.len() as u64;
+                let end = stream.read(cookie, lossy, |_, listed| {
+                    room += 1;
+                    if room <= 100 {
+                        found.push(listed.name.clone());
+                    }
+                    room > 100
+                });
+                if room == 0 {
+                    break end;
+                }
+                assert!(end.is_ok(), "before the end nobody is disturbed");
+            };
+            assert!(matches!(end, Err(Trouble::Unreadable)), "{count} {at}");
+            assert_eq!(found.len(), count);
+        }
     }
 }

@@ -20,4 +20,4 @@ pub use fuse::{Left, MountError, Mounted, mount};
 pub use library::{Dated, Library, LibraryError};
 pub use nodes::Place;
 pub use point::{PointError, Prepared, prepare};
-pub use view::{Attributes, Kind, Listed, Trouble, View};
+pub use view::{Attributes, Kind, Listed, Page, Trouble, View};

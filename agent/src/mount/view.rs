@@ -93,6 +93,13 @@ pub struct Listed {
     pub entry: Option<Arc<Entry>>,
 }
 
+/// A part of a folder.
+pub struct Page {
+    pub entries: Vec<Listed>,
+    /// Between, before or behind them others are lost.
+    pub lost: bool,
+}
+
 /// All of a mounted file system but the mounting.
 pub struct View {
     shelf: Shelf,
@@ -254,13 +261,8 @@ impl View {
         Ok(folders.chain(link).collect())
     }
 
-    /// Up to `most` entries of a folder whose names come after `after`, in order.
-    pub fn page(
-        &self,
-        folder: &Place,
-        after: Option<&[u8]>,
-        most: usize,
-    ) -> Result<Vec<Listed>, Trouble> {
+    /// Up to `most` entries of a folder whose names come after `after`, in order; fewer only at its end.
+    pub fn page(&self, folder: &Place, after: Option<&[u8]>, most: usize) -> Result<Page, Trouble> {
         match folder {
             Place::Latest => Err(Trouble::NotAFolder),
             Place::Shelf => {
@@ -268,13 +270,26 @@ impl View {
                 let rest = all
                     .into_iter()
                     .filter(|listed| after.is_none_or(|after| listed.name.as_slice() > after));
-                Ok(rest.take(most).collect())
+                Ok(Page { entries: rest.take(most).collect(), lost: false })
             }
             Place::Entry { snapshot, path, .. } => {
+                let told = |error: &ReadError| self.unreadable(*snapshot, path, error);
                 let volume = self.volume(*snapshot)?;
-                let page = volume.reader.list_dir(path, after, most);
-                let page = page.map_err(|error| self.unreadable(*snapshot, path, &error))?;
-                Ok(page.into_iter().map(|entry| listed(*snapshot, Arc::new(entry))).collect())
+                let mut page = Page { entries: Vec::new(), lost: false };
+                for entry in volume.reader.list_dir(path, after).map_err(|error| told(&error))? {
+                    match entry {
+                        Ok(entry) => page.entries.push(listed(*snapshot, Arc::new(entry))),
+                        Err(error @ ReadError::Stretch { .. }) => {
+                            told(&error);
+                            page.lost = true;
+                        }
+                        Err(error) => return Err(told(&error)),
+                    }
+                    if page.entries.len() == most {
+                        break;
+                    }
+                }
+                Ok(page)
             }
         }
     }

@@ -558,6 +558,18 @@ pub struct Entry {
     pub link_target: Option<String>,
 }
 
+/// A page of one folder in a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EntryPage {
+    pub items: Vec<Entry>,
+    /// Hand back as `cursor` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// A damaged part of the snapshot hides entries before, between or behind these.
+    #[serde(default)]
+    pub incomplete: bool,
+}
+
 /// `POST …/snapshots/{snapshot_id}/restore-grants`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -58,6 +58,7 @@ codes! {
     ManifestRejected "manifest_rejected" 422 Reject "The manifest is not acceptable";
     NoSources "no_sources" 409 Reject "Nothing is chosen to back up yet";
     CustomerHeld "customer_held" 409 Reject "Only the customer holds the key of this vault";
+    SnapshotDamaged "snapshot_damaged" 409 Reject "The snapshot is damaged at this place";
     PayloadTooLarge "payload_too_large" 413 Reject "The body is too large";
     UnsupportedMediaType "unsupported_media_type" 415 Reject "Send application/json";
     TooManyRequests "too_many_requests" 429 Retry "Too many requests; wait";

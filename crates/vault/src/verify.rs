@@ -17,8 +17,9 @@ use crate::{
     tree::{Child, Content, Entry, EntryKind, Node, NodeSource, Root, TreeError},
 };
 
-/// Problems that are listed; more are counted.
+/// Problems that are listed, and bytes of their paths; more are counted.
 const MAX_PROBLEMS: usize = 10_000;
+const MAX_PATH_BYTES: usize = 4 << 20;
 
 /// What was looked at and what is wrong with it.
 #[derive(Debug, Default)]
@@ -34,6 +35,7 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// How many more there are.
     pub unlisted: u64,
+    path_bytes: usize,
 }
 
 impl Report {
@@ -41,7 +43,8 @@ impl Report {
         self.problems.is_empty()
     }
     fn problem(&mut self, problem: Problem) {
-        if self.problems.len() < MAX_PROBLEMS {
+        self.path_bytes += problem.path_bytes();
+        if self.problems.len() < MAX_PROBLEMS && self.path_bytes <= MAX_PATH_BYTES {
             self.problems.push(problem);
         } else {
             self.unlisted += 1;
@@ -62,6 +65,18 @@ pub enum Problem {
     Usage { pack: Sha256 },
     /// So often something is in none of the snapshot's own packs, and in another snapshot's.
     Elsewhere { times: u64 },
+}
+
+impl Problem {
+    fn path_bytes(&self) -> usize {
+        match self {
+            Self::Content { path, .. } => path.len(),
+            Self::Tree { error: ReadError::Stretch { from, until, .. } } => {
+                from.len() + until.as_ref().map_or(0, Vec::len)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Every pack's directory opens, every node is there, every piece of every file is in a pack, and the used frames
@@ -107,14 +122,18 @@ fn whole(reader: &Reader, pack: &PackRef) -> Result<(), ReadError> {
 /// Walks the tree and counts what it uses.
 fn structure(reader: &Reader, report: &mut Report) {
     let mut used = Usage { reader, frames: BTreeMap::new(), elsewhere: 0 };
-    if let Err(error) = nodes(reader, &mut used) {
-        report.problem(Problem::Tree { error });
-    }
+    let shape = nodes(reader, &mut used);
     if let Err(error) = used.mark(FrameKind::Summary, &reader.summary_id()) {
         report.problem(Problem::Tree { error });
     }
-    if let Err(error) = entries(reader, report, &mut used) {
-        report.problem(Problem::Tree { error });
+    let listed = entries(reader, report, &mut used);
+    match (shape, listed) {
+        // A lost node is told as the entries it took along.
+        (Err(node), Ok(true)) if node.is_loss() => {}
+        (shape, listed) => {
+            let errors = shape.err().into_iter().chain(listed.err());
+            errors.for_each(|error| report.problem(Problem::Tree { error }));
+        }
     }
     if used.elsewhere > 0 {
         report.problem(Problem::Elsewhere { times: used.elsewhere });
@@ -129,8 +148,8 @@ fn structure(reader: &Reader, report: &mut Report) {
     }
 }
 
-/// Every entry and its content; as many as the root says, and no more are looked at.
-fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result<(), ReadError> {
+/// Every entry and its content; as many as the root says, and no more are looked at. Whether some are lost.
+fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result<bool, ReadError> {
     let mut lost = false;
     for entry in reader.entries()? {
         let entry = match entry {
@@ -153,7 +172,7 @@ fn entries(reader: &Reader, report: &mut Report, used: &mut Usage<'_>) -> Result
         }
     }
     let all = lost || report.entries == reader.root().entries;
-    if all { Ok(()) } else { Err(TreeError::Shape.into()) }
+    if all { Ok(lost) } else { Err(TreeError::Shape.into()) }
 }
 
 struct Usage<'a> {

@@ -45,6 +45,8 @@ interface More {
 interface FileListProps {
   folder: string;
   entries: Entry[];
+  /** Others are lost with a damaged part of the snapshot. */
+  incomplete: boolean;
   more: More;
   onOpen: (folder: Folder) => void;
   /** Absent at the top. */
@@ -95,7 +97,7 @@ function moveBy(key: string, active: number, count: number): number | null {
   }
 }
 
-export function FileList({ folder, entries, more, onOpen, onUp }: FileListProps) {
+export function FileList({ folder, entries, incomplete, more, onOpen, onUp }: FileListProps) {
   const { t, bytes, plural } = useWords();
   const id = useId();
   const scroller = useRef<HTMLDivElement>(null);
@@ -194,9 +196,9 @@ export function FileList({ folder, entries, more, onOpen, onUp }: FileListProps)
           {entries.length === 0 && (
             <div role="row" className={classes.none}>
               <span role="gridcell">
-                <strong>{t('browse.empty')}</strong>
+                <strong>{t(incomplete ? 'browse.emptyDamaged' : 'browse.empty')}</strong>
                 <br />
-                {t('browse.emptyBody')}
+                {!incomplete && t('browse.emptyBody')}
               </span>
             </div>
           )}

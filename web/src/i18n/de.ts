@@ -215,6 +215,9 @@ export const de: Words = {
     up: 'Einen Ordner nach oben',
     keys: 'Pfeiltasten bewegen, Eingabe öffnet einen Ordner, Rücktaste geht nach oben.',
     pointsTo: 'zeigt auf {{target}}',
+    incomplete: 'Ein Teil dieses Ordners ist beschädigt',
+    incompleteBody: 'Nicht alle seine Einträge können gezeigt werden. Was verloren ist und was zu tun ist, sagt auf der Maschine:',
+    emptyDamaged: 'Nichts von diesem Ordner kann gezeigt werden',
     customerHeld: 'Nur Sie haben den Schlüssel dieses Tresors',
     customerHeldBody: 'Die Plattform sieht seine Namen nicht. Sehen Sie ihn auf der Maschine durch:',
     kind: {
@@ -312,6 +315,10 @@ export const de: Words = {
       customer_held: {
         title: 'Nur Sie haben den Schlüssel dieses Tresors',
         next: 'Sehen Sie ihn auf der Maschine mit everhold-agent ls durch.',
+      },
+      snapshot_damaged: {
+        title: 'Der Snapshot ist an dieser Stelle beschädigt',
+        next: 'Auf der Maschine sagt everhold-agent verify, was verloren ist, und everhold-agent restore bringt das Übrige zurück. Ein älterer oder neuerer Snapshot kann ganz sein.',
       },
       agent_revoked: { title: 'Diese Maschine wurde entfernt', next: 'Nehmen Sie sie neu auf, um weiterzumachen.' },
       too_many_requests: { title: 'Zu viele Versuche', next: 'Warten Sie eine Minute und versuchen Sie es erneut.' },

@@ -208,6 +208,9 @@ export const en = {
     up: 'Up one folder',
     keys: 'Arrow keys move, Enter opens a folder, Backspace goes up.',
     pointsTo: 'points to {{target}}',
+    incomplete: 'A part of this folder is damaged',
+    incompleteBody: 'Not all of its entries can be shown. What is lost, and what can be done, say on the machine:',
+    emptyDamaged: 'Nothing of this folder can be shown',
     customerHeld: 'Only you hold the key of this vault',
     customerHeldBody: 'The platform cannot see its names. Browse it on the machine:',
     kind: {
@@ -299,6 +302,10 @@ export const en = {
       customer_held: {
         title: 'Only you hold the key of this vault',
         next: 'Browse it on the machine with everhold-agent ls.',
+      },
+      snapshot_damaged: {
+        title: 'The snapshot is damaged at this place',
+        next: 'On the machine, everhold-agent verify says what is lost, and everhold-agent restore brings back the rest. An older or newer snapshot may be whole.',
       },
       agent_revoked: { title: 'This machine was removed', next: 'Enrol it again to go on.' },
       too_many_requests: { title: 'Too many attempts', next: 'Wait a minute, then try again.' },

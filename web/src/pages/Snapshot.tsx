@@ -1,6 +1,6 @@
 /** A snapshot, browsed folder by folder, and the command that brings it back. */
 import { Button } from '@mantine/core';
-import { IconArrowBackUp, IconChevronLeft, IconLock } from '@tabler/icons-react';
+import { IconAlertTriangle, IconArrowBackUp, IconChevronLeft, IconLock } from '@tabler/icons-react';
 import { useInfiniteQuery, useQuery } from '@tanstack/react-query';
 import { getRouteApi, Link } from '@tanstack/react-router';
 import { useMemo, useState } from 'react';
@@ -81,6 +81,21 @@ function SnapshotFacts({ snapshot }: { snapshot: Snapshot }) {
   );
 }
 
+/** Above a folder of which a part is lost. */
+function Incomplete({ snapshot }: { snapshot: Snapshot }) {
+  const { t } = useWords();
+  return (
+    <div role="alert" className={classes.damaged}>
+      <strong className={classes.withIcon}>
+        <IconAlertTriangle size={18} aria-hidden="true" />
+        {t('browse.incomplete')}
+      </strong>
+      <p>{t('browse.incompleteBody')}</p>
+      <CommandLine command={`everhold-agent verify ${snapshot.id}`} label={t('browse.incompleteBody')} />
+    </div>
+  );
+}
+
 function Contents({ snapshot, folder }: { snapshot: Snapshot; folder: Folder }) {
   const { t } = useWords();
   const { api } = useApi();
@@ -104,16 +119,23 @@ function Contents({ snapshot, folder }: { snapshot: Snapshot; folder: Folder }) 
     <Card flush>
       <Crumbs tenant={snapshot.tenant_id} snapshot={snapshot.id} trail={trail} />
       <Loaded query={entries}>
-        {(data) => (
-          <FileList
-            key={folder.pathB64 ?? folder.path}
-            folder={trail.at(-1)?.name ?? t('browse.top')}
-            entries={data.pages.flatMap((page) => page.items)}
-            more={entries}
-            onOpen={open}
-            onUp={trail.length > 0 ? () => open(trail.at(-2) ?? { path: '/' }) : undefined}
-          />
-        )}
+        {(data) => {
+          const incomplete = data.pages.some((page) => page.incomplete);
+          return (
+            <>
+              {incomplete && <Incomplete snapshot={snapshot} />}
+              <FileList
+                key={folder.pathB64 ?? folder.path}
+                folder={trail.at(-1)?.name ?? t('browse.top')}
+                entries={data.pages.flatMap((page) => page.items)}
+                incomplete={incomplete}
+                more={entries}
+                onOpen={open}
+                onUp={trail.length > 0 ? () => open(trail.at(-2) ?? { path: '/' }) : undefined}
+              />
+            </>
+          );
+        }}
       </Loaded>
     </Card>
   );

@@ -12,7 +12,7 @@ use crate::{
     index::ChunkIndex,
     keys::VaultKeys,
     manifest::{Manifest, PackSet},
-    tree::{Cursor, Diff, Entry, Node, NodeSource, Root, Tree, TreeError, path},
+    tree::{Cursor, Diff, Entry, KeyedEntry, Node, NodeSource, Root, Tree, TreeError, path},
 };
 
 /// The nodes of a tree, out of the packs.
@@ -32,13 +32,13 @@ pub struct Reader {
     summary: ChunkId,
 }
 
-/// Entries in key order. What is lost of the tree is told where it comes ([`ReadError::Stretch`]), and what follows it
-/// is walked all the same; any other error is the end.
+/// Entries in key order. What is lost of the tree is told where it comes ([`ReadError::Stretch`], once for all lost
+/// nodes in a row), and what follows it is walked all the same; any other error is the end.
 pub struct Walk {
     cursor: Cursor<Arc<SnapshotTree>>,
     prefix: Vec<u8>,
-    /// Met on the way to the first entry.
-    met: Option<TreeError>,
+    /// What the cursor gave already: on the way to the first entry, or while looking for the end of what is lost.
+    ahead: Option<Result<Option<KeyedEntry>, ReadError>>,
     ended: bool,
 }
 
@@ -48,15 +48,12 @@ impl Iterator for Walk {
         if self.ended {
             return None;
         }
-        let item = match self.met.take() {
-            None => match self.cursor.next_item() {
-                Ok(Some(item)) if item.0.starts_with(&self.prefix) => {
-                    Some(crate::tree::decode_item(&item).map_err(ReadError::from))
-                }
-                Ok(_) => None,
-                Err(error) => self.stretch(error.into()),
-            },
-            Some(met) => self.stretch(met.into()),
+        let item = match self.ahead.take().unwrap_or_else(|| Ok(self.cursor.next_item()?)) {
+            Ok(Some(item)) if item.0.starts_with(&self.prefix) => {
+                Some(crate::tree::decode_item(&item).map_err(ReadError::from))
+            }
+            Ok(_) => None,
+            Err(error) => self.stretch(error),
         };
         self.ended = !matches!(item, Some(Ok(_) | Err(ReadError::Stretch { .. })));
         item
@@ -64,21 +61,40 @@ impl Iterator for Walk {
 }
 
 impl Walk {
-    /// What of the walk is lost with a node; `None` if nothing is.
-    fn stretch(&self, error: ReadError) -> Option<Result<Entry, ReadError>> {
-        let Some((from, until)) = self.cursor.passed_over().filter(|_| error.is_loss()) else {
+    /// What of the walk is lost with a node, and with those right behind it; `None` if nothing is.
+    fn stretch(&mut self, error: ReadError) -> Option<Result<Entry, ReadError>> {
+        let Some((from, mut until)) = self.passed_over().filter(|_| error.is_loss()) else {
             return Some(Err(error));
         };
-        if from > self.prefix.as_slice() && !from.starts_with(&self.prefix) {
+        if from > self.prefix && !from.starts_with(&self.prefix) {
             return None;
         }
-        let path = |key| path::from_key(key).map_err(|bad| ReadError::from(TreeError::from(bad)));
-        let paths = path(from).and_then(|from| Ok((from, until.map(path).transpose()?)));
+        while until.as_ref().is_some_and(|until| until.starts_with(&self.prefix)) {
+            match self.cursor.next_item().map_err(ReadError::from) {
+                Err(more) if more.is_loss() => {
+                    until = self.passed_over().and_then(|(_, until)| until)
+                }
+                other => {
+                    self.ahead = Some(other);
+                    break;
+                }
+            }
+        }
+        let path =
+            |key: &[u8]| path::from_key(key).map_err(|bad| ReadError::from(TreeError::from(bad)));
+        let paths =
+            path(&from).and_then(|from| Ok((from, until.as_deref().map(path).transpose()?)));
         let source = Box::new(error);
         Some(Err(match paths {
             Ok((from, until)) => ReadError::Stretch { from, until, source },
             Err(bad) => bad,
         }))
+    }
+
+    /// The keys around the node that could not be read.
+    fn passed_over(&self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let (from, until) = self.cursor.passed_over()?;
+        Some((from.to_vec(), until.map(<[u8]>::to_vec)))
     }
 }
 
@@ -129,20 +145,15 @@ impl Reader {
         Ok(self.tree.get(path)?)
     }
 
-    /// Up to `limit` direct children of a folder whose names come after `after`, in order of their names.
-    pub fn list_dir(
-        &self,
-        folder: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, ReadError> {
+    /// Direct children of a folder whose names come after `after`, in order of their names.
+    pub fn list_dir(&self, folder: &[u8], after: Option<&[u8]>) -> Result<Walk, ReadError> {
         let prefix = path::children_prefix(folder);
         let mut start = prefix.clone();
         if let Some(name) = after {
             start.extend_from_slice(name);
             start.push(0);
         }
-        self.walk_from(&start, prefix)?.take(limit).collect()
+        self.walk_from(&start, prefix)
     }
 
     /// Everything below a folder (the folder itself not included), in key order.
@@ -155,11 +166,11 @@ impl Reader {
 
     fn walk_from(&self, key: &[u8], prefix: Vec<u8>) -> Result<Walk, ReadError> {
         let mut cursor = Cursor::nowhere(Arc::clone(&self.tree));
-        let met = match cursor.seek(key) {
+        let ahead = match cursor.seek(key) {
             Err(error) if cursor.passed_over().is_none() => return Err(error.into()),
-            sought => sought.err(),
+            sought => sought.err().map(|lost| Err(lost.into())),
         };
-        Ok(Walk { cursor, prefix, met, ended: false })
+        Ok(Walk { cursor, prefix, ahead, ended: false })
     }
 
     /// Every entry, in key order.

@@ -196,6 +196,10 @@ fn a_lost_node_takes_its_own_entries_and_no_others() {
         // A folder says so if it is its own.
         for folder in ["a", "b"] {
             let (there, lost) = walk(reader.walk(folder.as_bytes()).unwrap());
+            assert_eq!(
+                walk(reader.list_dir(folder.as_bytes(), None).unwrap()),
+                (there.clone(), lost.clone())
+            );
             let below = |path: &Vec<u8>| path.starts_with(format!("{folder}/").as_bytes());
             let touches = all[missing.clone()].iter().any(below);
             assert_eq!(lost.len(), usize::from(touches));
@@ -207,6 +211,60 @@ fn a_lost_node_takes_its_own_entries_and_no_others() {
     assert_eq!(told.len(), count - 1);
     assert!(told.iter().any(|lost| lost[0].0.is_empty()));
     assert!(told.iter().any(|lost| lost[0].1.is_none()));
+}
+
+/// Every third entry of the pack's nodes stands; what is lost in a row is told once.
+#[test]
+fn lost_nodes_in_a_row_are_one_stretch() {
+    let lab = Lab::new(22);
+    let mut tree: Tree = [dir(""), dir("a"), dir("b")].into();
+    for folder in ["a", "b"] {
+        tree.extend(
+            (0..3_000).map(|n| file(&format!("{folder}/some-file-{n:04}"), format!("{n}"))),
+        );
+    }
+    let done = lab.backup(&tree, None);
+    let (all, _) = walk(lab.reader(&done).entries().unwrap());
+    let meta = packs(&lab).into_iter().find(|pack| pack.kind == PackKind::Meta).unwrap();
+    let opened = open(&lab, &meta);
+    let frames = (0..).zip(&opened.directory.frames).map(|(at, frame)| (at, frame.kind, frame.id));
+    let root = done.finished.root.node;
+    let nodes: Vec<u32> = frames
+        .filter(|(_, kind, id)| *kind == FrameKind::Node && *id != root)
+        .map(|(at, ..)| at)
+        .collect();
+    for stands in [2, 3, 5, usize::MAX] {
+        let mut bytes = meta.bytes.to_vec();
+        for (number, node) in nodes.iter().enumerate() {
+            if number % stands != stands - 1 {
+                bytes[opened.range(*node).unwrap().start as usize + 20] ^= 1;
+            }
+        }
+        let damaged = SealedPack { bytes: bytes.into(), ..meta.clone() };
+        lab.bucket.packs.lock().unwrap().insert(meta.sha256, damaged);
+        let reader = lab.reader(&done);
+        let (there, lost) = walk(reader.entries().unwrap());
+        let place = |path: &Vec<u8>| all.iter().position(|at| at == path).unwrap();
+        let mut expected = Vec::new();
+        let mut at = 0;
+        for (from, until) in &lost {
+            let from = place(from);
+            assert!(from > at || at == 0, "something stands between two stretches");
+            expected.extend_from_slice(&all[at..from]);
+            at = until.as_ref().map_or(all.len(), place);
+            assert!(at > from);
+        }
+        expected.extend_from_slice(&all[at..]);
+        assert_eq!(there, expected, "one in {stands} stands");
+        assert_eq!(lost.len() == 1, stands == usize::MAX, "{lost:?}");
+        let report = verify::quick(&reader);
+        assert_eq!(report.entries as usize, there.len());
+        // What of another folder is lost is not this one's.
+        let (below, lost) = walk(reader.list_dir(b"a", None).unwrap());
+        let ours = |path: &Vec<u8>| path.starts_with(b"a/");
+        assert_eq!(below, there.iter().filter(|path| ours(path)).cloned().collect::<Vec<_>>());
+        assert!(lost.iter().all(|(from, _)| ours(from) || from < &b"a/".to_vec()), "{lost:?}");
+    }
 }
 
 #[test]

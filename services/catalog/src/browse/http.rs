@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{
-    catalog::{Entry, EntryQuery},
-    page::Page,
-};
+use api::catalog::{EntryPage, EntryQuery};
 use authz::actions::SnapshotBrowse;
 use axum::extract::State;
 use domain::{SnapshotId, TenantId};
@@ -26,7 +23,7 @@ pub fn router() -> OpenApiRouter<Arc<Catalog>> {
     operation_id = "list_entries",
     tag = "catalog",
     params(("tenant_id" = TenantId, Path, description = "The tenant"), ("snapshot_id" = SnapshotId, Path, description = "The snapshot"), EntryQuery),
-    responses((status = 200, description = "A page of one folder, by name", body = Page<Entry>))
+    responses((status = 200, description = "A page of one folder, by name", body = EntryPage))
 )]
 async fn list(
     State(app): State<Arc<Catalog>>,
@@ -34,7 +31,7 @@ async fn list(
     permit: Permit<SnapshotBrowse>,
     path: Path<(TenantId, SnapshotId)>,
     Query(query): Query<EntryQuery>,
-) -> Reply<Json<Page<Entry>>> {
+) -> Reply<Json<EntryPage>> {
     let Path((_, id)) = path;
     Ok(Json(super::list(&app, &cx, permit.proof(), id, &query).await?))
 }

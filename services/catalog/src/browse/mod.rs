@@ -12,8 +12,7 @@ use std::{
 };
 
 use api::{
-    catalog::{Entry, EntryKind, EntryQuery},
-    page::Page,
+    catalog::{Entry, EntryKind, EntryPage, EntryQuery},
     problem::Code,
 };
 use authz::{Permit, actions::SnapshotBrowse};
@@ -78,25 +77,26 @@ impl Readers {
 /// One folder of a snapshot, in order of names.
 ///
 /// # Errors
-/// `customer_held`, `not_found` for a snapshot or folder that is not there, `validation`.
+/// `customer_held`, `not_found` for a snapshot or folder that is not there, `snapshot_damaged` where it cannot be
+/// told whether it is, `validation`.
 pub async fn list(
     app: &Catalog,
     cx: &Cx,
     permit: &Permit<SnapshotBrowse>,
     id: SnapshotId,
     query: &EntryQuery,
-) -> Result<Page<Entry>, Error> {
+) -> Result<EntryPage, Error> {
     let folder = folder(query)?;
     let after = query.cursor.as_deref().map(|text| URL_SAFE_NO_PAD.decode(text));
     let after = after.transpose().map_err(|_| bad_cursor())?;
     let limit = page_limit(query.limit) as usize;
     let reader = open(app, permit, id).await?;
-    let entries = read(reader, folder, after, limit).await?;
+    let (entries, incomplete) = read(reader, folder, after, limit).await?;
     let more = entries.len() > limit;
     let shown = &entries[..entries.len().min(limit)];
     let last = shown.last().filter(|_| more);
     let next_cursor = last.map(|entry| URL_SAFE_NO_PAD.encode(entry.name()));
-    let page = Page { items: shown.iter().map(dto).collect(), next_cursor };
+    let page = EntryPage { items: shown.iter().map(dto).collect(), next_cursor, incomplete };
     let tx = TenantTx::begin(&app.db, permit.scope()).await?;
     // How much was looked at, never what: names are the customer's.
     let event = cx.event("snapshot.browsed", "snapshot", &id).detail("entries", page.items.len());
@@ -121,13 +121,14 @@ fn folder(query: &EntryQuery) -> Result<Vec<u8>, Error> {
     Ok(path)
 }
 
+/// One entry more than `limit`, if there is one, and whether others are lost.
 async fn read(
     reader: Arc<Reader>,
     folder: Vec<u8>,
     after: Option<Vec<u8>>,
     limit: usize,
-) -> Result<Vec<tree::Entry>, Error> {
-    let work = move || -> Result<Option<Vec<tree::Entry>>, ReadError> {
+) -> Result<(Vec<tree::Entry>, bool), Error> {
+    let work = move || -> Result<Option<(Vec<tree::Entry>, bool)>, ReadError> {
         let is_folder = match reader.get(&folder)? {
             Some(entry) => entry.is_dir(),
             // The top need not have an entry of its own.
@@ -136,7 +137,18 @@ async fn read(
         if !is_folder {
             return Ok(None);
         }
-        Ok(Some(reader.list_dir(&folder, after.as_deref(), limit + 1)?))
+        let (mut entries, mut lost) = (Vec::new(), false);
+        for entry in reader.list_dir(&folder, after.as_deref())? {
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(ReadError::Stretch { .. }) => lost = true,
+                Err(error) => return Err(error),
+            }
+            if entries.len() > limit {
+                break;
+            }
+        }
+        Ok(Some((entries, lost)))
     };
     let done = tokio::task::spawn_blocking(work).await;
     match done.map_err(|e| Error::broken("reading a folder was cut off", e))? {
@@ -144,6 +156,10 @@ async fn read(
         Err(ReadError::Source { source: SourceError::Failed(cause), .. }) => {
             tracing::warn!(error = %cause, "a pack cannot be read for browsing");
             Err(Error::refused(Code::StoreUnavailable))
+        }
+        Err(error) if error.is_loss() => {
+            tracing::warn!(%error, "a damaged snapshot cannot be browsed here");
+            Err(Error::refused(Code::SnapshotDamaged))
         }
         Err(error) => Err(Error::broken("a snapshot cannot be read", error)),
     }

@@ -8,10 +8,9 @@ use std::{
 use api::{
     Code,
     catalog::{
-        CommitReply, Entry, EntryKind, PackKind, RequestRestoreGrants, RestoreGrants,
+        CommitReply, EntryKind, EntryPage, PackKind, RequestRestoreGrants, RestoreGrants,
         SnapshotPacks, Vault,
     },
-    page::Page,
 };
 use authz::Role;
 use sha2::{Digest as _, Sha256};
@@ -26,6 +25,9 @@ use vault::{
 
 use crate::support::{Agent, Made, World, code_of, world};
 
+/// Entries of the larger folder.
+const LARGER: usize = 3_000;
+
 /// Keeps sealed packs until they are uploaded.
 #[derive(Default)]
 struct Spool(Mutex<Vec<SealedPack>>);
@@ -37,8 +39,8 @@ impl PackSink for Spool {
     }
 }
 
-/// A real tree: a folder with files, a link, a name that is not UTF-8.
-async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
+/// A real tree: a folder with files, a link, a name that is not UTF-8; a larger folder behind it. With its packs.
+async fn real_backup(world: &World, agent: &Agent) -> (CommitReply, Vec<Made>) {
     let session = world.open(agent).await;
     let spool = Arc::new(Spool::default());
     let context = BackupContext {
@@ -71,6 +73,14 @@ async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
     }
     let link = tree::EntryKind::Symlink { target: b"a".to_vec() };
     writer.add_entry(tree::Entry::new(b"etc/c".to_vec(), link)).expect("link");
+    writer
+        .add_entry(tree::Entry::new(b"srv".to_vec(), tree::EntryKind::Directory))
+        .expect("folder");
+    for number in 0..LARGER {
+        let kind = tree::EntryKind::Symlink { target: vec![b'x'; 100] };
+        let path = format!("srv/{number:04}").into_bytes();
+        writer.add_entry(tree::Entry::new(path, kind)).expect("link");
+    }
     let finished = writer.finish(Summary::default()).expect("finished");
     let mut made: Vec<Made> = std::mem::take(&mut *spool.0.lock().expect("lock"))
         .into_iter()
@@ -101,20 +111,20 @@ async fn real_backup(world: &World, agent: &Agent) -> CommitReply {
         parent: &[],
     };
     let manifest = builder.build(&finished, &confirmed).expect("manifest");
-    let made = agent.upload_manifest(&session, &manifest, &agent.keys).await;
-    agent.commit(&session, made.id()).await.expect("commit")
+    let stored = agent.upload_manifest(&session, &manifest, &agent.keys).await;
+    (agent.commit(&session, stored.id()).await.expect("commit"), made)
 }
 
 #[tokio::test]
 async fn a_managed_snapshot_is_browsed_folder_by_folder_and_each_look_is_an_event() {
     let world = world().await;
     let agent = world.agent(world.app.tenant()).await;
-    let snapshot = real_backup(&world, &agent).await.snapshot;
+    let snapshot = real_backup(&world, &agent).await.0.snapshot;
     let person = world.app.user(agent.tenant, Role::TenantRestorer);
     let path = |query: &str| agent.path(&format!("snapshots/{}/entries{query}", snapshot.id));
-    let top: Page<Entry> = person.get(&path("")).await.expect("top");
-    assert_eq!(top.items.iter().map(|e| e.path.as_str()).collect::<Vec<_>>(), ["/etc"]);
-    let folder: Page<Entry> = person.get(&path("?path=/etc/")).await.expect("folder");
+    let top: EntryPage = person.get(&path("")).await.expect("top");
+    assert_eq!(top.items.iter().map(|e| e.path.as_str()).collect::<Vec<_>>(), ["/etc", "/srv"]);
+    let folder: EntryPage = person.get(&path("?path=/etc/")).await.expect("folder");
     let kinds: Vec<EntryKind> = folder.items.iter().map(|e| e.kind).collect();
     assert_eq!(kinds, [EntryKind::File, EntryKind::File, EntryKind::Symlink].map(|k| k).to_vec());
     assert_eq!(folder.items[0].size, 5);
@@ -122,7 +132,7 @@ async fn a_managed_snapshot_is_browsed_folder_by_folder_and_each_look_is_an_even
     assert_eq!(folder.items[2].link_target.as_deref(), Some("a"));
     let (mut names, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page: Page<Entry> =
+        let page: EntryPage =
             person.get(&path(&format!("?path=/etc&limit=1{cursor}"))).await.expect("page");
         names.extend(page.items.into_iter().map(|e| e.name));
         match page.next_cursor {
@@ -132,7 +142,7 @@ async fn a_managed_snapshot_is_browsed_folder_by_folder_and_each_look_is_an_even
     }
     assert_eq!(names.len(), 3);
     for missing in ["?path=/nowhere", "?path=/etc/a"] {
-        assert_eq!(code_of(&person.get::<Page<Entry>>(&path(missing)).await), Some(Code::NotFound));
+        assert_eq!(code_of(&person.get::<EntryPage>(&path(missing)).await), Some(Code::NotFound));
     }
     let looks = "SELECT count(*) FROM catalog.outbox WHERE payload->>'action' = 'snapshot.browsed'";
     assert_eq!(world.count(looks).await, 5);
@@ -141,15 +151,50 @@ async fn a_managed_snapshot_is_browsed_folder_by_folder_and_each_look_is_an_even
 }
 
 #[tokio::test]
+async fn a_folder_of_which_a_part_is_lost_shows_the_rest_and_says_so() {
+    let world = world().await;
+    let (mut partly, mut not_at_all) = (0, 0);
+    // One bit here or there; the directories at both ends of the pack stay whole.
+    for tenth in 1..10 {
+        let agent = world.agent(world.app.tenant()).await;
+        let (committed, made) = real_backup(&world, &agent).await;
+        let meta = &made.iter().find(|pack| pack.kind == PackKind::Meta).expect("metadata").bytes;
+        world.spoil_at("store", meta, meta.len() * tenth / 10);
+        let person = world.app.user(agent.tenant, Role::TenantRestorer);
+        let path = format!("snapshots/{}/entries?path=/srv&limit=700", committed.snapshot.id);
+        let (mut names, mut cursor, mut incomplete) = (Vec::new(), String::new(), false);
+        loop {
+            let page: Result<EntryPage, _> =
+                person.get(&agent.path(&format!("{path}{cursor}"))).await;
+            let Ok(page) = page else {
+                assert_eq!(code_of(&page), Some(Code::SnapshotDamaged));
+                not_at_all += 1;
+                break;
+            };
+            incomplete |= page.incomplete;
+            names.extend(page.items.into_iter().map(|entry| entry.name));
+            let Some(next) = page.next_cursor else {
+                assert!(names.is_sorted());
+                assert_eq!(incomplete, names.len() < LARGER, "{} at {tenth}", names.len());
+                partly += usize::from(incomplete && !names.is_empty());
+                break;
+            };
+            cursor = format!("&cursor={next}");
+        }
+    }
+    assert!(partly > 3, "{partly} partly, {not_at_all} not at all");
+}
+
+#[tokio::test]
 async fn a_customer_held_vault_shows_no_names() {
     let world = world().await;
     let mut agent = world.enrol(world.app.tenant());
     let body = crate::vaults::customer_held(&world, &mut agent).await;
     agent.put::<Vault>(&format!("vaults/{}", agent.vault), &body).await.expect("vault");
-    let snapshot = real_backup(&world, &agent).await.snapshot;
+    let snapshot = real_backup(&world, &agent).await.0.snapshot;
     let person = world.app.user(agent.tenant, Role::TenantAdmin);
     let answer =
-        person.get::<Page<Entry>>(&agent.path(&format!("snapshots/{}/entries", snapshot.id))).await;
+        person.get::<EntryPage>(&agent.path(&format!("snapshots/{}/entries", snapshot.id))).await;
     assert_eq!(code_of(&answer), Some(Code::CustomerHeld));
 }
 

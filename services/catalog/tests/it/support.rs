@@ -472,7 +472,10 @@ impl World {
 
     /// Flips a bit of what a store holds of these bytes, behind its back. `store`: its folder, `store` or `second`.
     pub fn spoil(&self, store: &str, bytes: &Bytes) {
-        testkit::spoil(&self._dir.path().join(store), bytes, 0);
+        self.spoil_at(store, bytes, 0);
+    }
+    pub fn spoil_at(&self, store: &str, bytes: &Bytes, at: usize) {
+        testkit::spoil(&self._dir.path().join(store), bytes, at);
     }
 
     pub async fn execute(&self, sql: &'static str) {
