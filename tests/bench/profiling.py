@@ -93,6 +93,7 @@ class Least:
     def __init__(self, dataset, work):
         self.set, self.work = dataset, work
         size = dataset.facts["bytes"]
+        dataset.warm()
         self.reading = cpu_of(*every_file(dataset, "cat"))
         self.looking = cpu_of("find", *dataset.roots, "-printf", "%s %T@ %C@ %i\n")
         if dataset.name in LEVELS:
@@ -152,7 +153,7 @@ class Profile:
 
     def recorded(self, phase, argv):
         samples = self.folder / "perf.data"
-        perf = ["perf", "record", "-q", "-F", "997", "-o", samples, "--"]
+        perf = ["perf", "record", "-q", "-F", "499", "-o", samples, "--"]
         cost, _ = run([*perf, *argv], self.folder / f"{phase}.log", self.agent.env, self.folder, self.platform.roots())
         report = subprocess.run(
             ["perf", "report", "-i", samples, "--stdio", "-q", "--percent-limit", "0", "-t", "|",

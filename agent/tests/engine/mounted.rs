@@ -110,7 +110,7 @@ fn folders_links_and_attributes_are_told_as_they_were() {
     }
     let taken = Vault::new().back_up(&[&source], None, Excludes::default());
     let view = view(&taken, false);
-    let root = view.page(&view.root(), None, 100).expect("root");
+    let root = view.page(&view.root(), None, 100).expect("root").entries;
     let names: Vec<&[u8]> = root.iter().map(|listed| listed.name.as_slice()).collect();
     assert_eq!(names, [&b"1970-01-01T00-00-00Z"[..], b"latest"]);
     assert_eq!(view.readlink(&root[1].place).expect("link"), b"1970-01-01T00-00-00Z");
@@ -124,8 +124,8 @@ fn folders_links_and_attributes_are_told_as_they_were() {
     assert_eq!(one.place.number(), two.place.number(), "one file, one number");
     assert_eq!(view.readlink(&find(&view, &inside.join("link")).place).expect("link"), b"one");
     let folder = find(&view, &inside.join("folder")).place;
-    let first = view.page(&folder, None, 500).expect("page");
-    let second = view.page(&folder, Some(&first[499].name), 500).expect("page");
+    let first = view.page(&folder, None, 500).expect("page").entries;
+    let second = view.page(&folder, Some(&first[499].name), 500).expect("page").entries;
     assert_eq!((first.len(), second.len(), second[199].name.as_slice()), (500, 200, &b"0699"[..]));
     let gone = view.lookup(&folder, b"nothing").err();
     assert_eq!(gone, Some(Trouble::NotFound));

@@ -1004,7 +1004,7 @@ export interface components {
          * @description The closed list of problem codes. Stable: clients match on them.
          * @enum {string}
          */
-        Code: "bad_request" | "validation" | "unauthenticated" | "wrong_credentials" | "token_expired" | "token_reused" | "enrolment_token_invalid" | "signature_invalid" | "clock_skew" | "nonce_reused" | "agent_revoked" | "forbidden" | "not_found" | "method_not_allowed" | "conflict" | "already_exists" | "fenced" | "lease_lost" | "session_ended" | "pack_not_confirmed" | "pack_unusable" | "manifest_rejected" | "no_sources" | "customer_held" | "payload_too_large" | "unsupported_media_type" | "too_many_requests" | "internal" | "store_unavailable" | "unavailable";
+        Code: "bad_request" | "validation" | "unauthenticated" | "wrong_credentials" | "token_expired" | "token_reused" | "enrolment_token_invalid" | "signature_invalid" | "clock_skew" | "nonce_reused" | "agent_revoked" | "forbidden" | "not_found" | "method_not_allowed" | "conflict" | "already_exists" | "fenced" | "lease_lost" | "session_ended" | "pack_not_confirmed" | "pack_unusable" | "manifest_rejected" | "no_sources" | "customer_held" | "snapshot_damaged" | "payload_too_large" | "unsupported_media_type" | "too_many_requests" | "internal" | "store_unavailable" | "unavailable";
         CommitReply: {
             /** @description The signed receipt, base64; the same bytes go into the bucket, locked. */
             receipt: string;
@@ -1157,6 +1157,14 @@ export interface components {
         };
         /** @enum {string} */
         EntryKind: "file" | "directory" | "symlink" | "fifo" | "socket" | "char_device" | "block_device";
+        /** @description A page of one folder in a snapshot. */
+        EntryPage: {
+            /** @description A damaged part of the snapshot hides entries before, between or behind these. */
+            incomplete?: boolean;
+            items: components["schemas"]["Entry"][];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
         /** @description Who acted. */
         EventActor: {
             home_tenant_id?: components["schemas"]["TenId"] | null;
@@ -1375,33 +1383,6 @@ export interface components {
                 token?: string | null;
                 /** Format: int32 */
                 uses: number;
-            }[];
-            /** @description Hand back as `cursor` for the next page; absent on the last one. */
-            next_cursor?: string | null;
-        };
-        /** @description One page of a list. */
-        Page_Entry: {
-            items: {
-                /** Format: int32 */
-                gid: number;
-                kind: components["schemas"]["EntryKind"];
-                link_target?: string | null;
-                /**
-                 * Format: int32
-                 * @description Unix permission bits.
-                 */
-                mode: number;
-                modified_at: components["schemas"]["Timestamp"];
-                /** @description Last component, lossy. */
-                name: string;
-                /** @description Whole path, lossy. */
-                path: string;
-                /** @description The path's bytes when they are not UTF-8. */
-                path_b64?: string | null;
-                /** Format: int64 */
-                size: number;
-                /** Format: int32 */
-                uid: number;
             }[];
             /** @description Hand back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -3439,7 +3420,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_Entry"];
+                    "application/json": components["schemas"]["EntryPage"];
                 };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */

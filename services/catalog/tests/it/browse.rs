@@ -62,9 +62,10 @@ async fn real_backup(world: &World, agent: &Agent) -> (CommitReply, Vec<Made>) {
         ids,
     )
     .expect("writer");
-    writer
-        .add_entry(tree::Entry::new(b"etc".to_vec(), tree::EntryKind::Directory))
-        .expect("folder");
+    for folder in [b"etc", b"srv"] {
+        let entry = tree::Entry::new(folder.to_vec(), tree::EntryKind::Directory);
+        writer.add_entry(entry).expect("folder");
+    }
     for name in [b"etc/a".as_slice(), b"etc/b\xff"] {
         let kind = tree::EntryKind::File { size: 5, content: tree::Content::Empty };
         writer
@@ -73,9 +74,6 @@ async fn real_backup(world: &World, agent: &Agent) -> (CommitReply, Vec<Made>) {
     }
     let link = tree::EntryKind::Symlink { target: b"a".to_vec() };
     writer.add_entry(tree::Entry::new(b"etc/c".to_vec(), link)).expect("link");
-    writer
-        .add_entry(tree::Entry::new(b"srv".to_vec(), tree::EntryKind::Directory))
-        .expect("folder");
     for number in 0..LARGER {
         let kind = tree::EntryKind::Symlink { target: vec![b'x'; 100] };
         let path = format!("srv/{number:04}").into_bytes();
