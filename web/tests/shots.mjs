@@ -82,6 +82,11 @@ const PAGES = {
     await page.getByText('README.txt').waitFor();
     await page.getByRole('grid').press('ArrowDown');
   },
+  damaged: async (page) => {
+    await PAGES.snapshot(page);
+    await page.getByRole('row').filter({ hasText: 'archive' }).first().click();
+    await page.getByText('A part of this folder is damaged').waitFor();
+  },
   restore: async (page) => {
     await PAGES.snapshot(page);
     await page.getByRole('button', { name: 'Restore' }).click();

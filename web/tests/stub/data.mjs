@@ -122,6 +122,9 @@ const entry = (folder, name, kind, size = 0, extra = {}) => ({
   uid: 0, gid: 0, modified_at: iso(Date.now() - ((name.length * 7919) % 400) * DAY - 5 * HOUR), ...extra,
 });
 
+/** Folders of which a part is lost. */
+export const DAMAGED = ['/srv/share/archive'];
+
 /** A folder's entries; null where there is no such folder. */
 export function entriesOf(path) {
   switch (path) {

@@ -11,7 +11,7 @@ import { createServer } from 'node:http';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { agents, audit, entriesOf, id, iso, people, record, runs, snapshots, TEN, tenants, workloads } from './data.mjs';
+import { agents, audit, DAMAGED, entriesOf, id, iso, people, record, runs, snapshots, TEN, tenants, workloads } from './data.mjs';
 
 const { values } = parseArgs({ options: { port: { type: 'string', default: '4180' }, state: { type: 'string' } } });
 const port = Number(values.port);
@@ -144,7 +144,7 @@ function watch(run, response) {
 function entries(snapshot, query) {
   const raw = query.get('path_b64');
   const path = raw ? (Buffer.from(raw, 'base64').toString('latin1').includes('caf\xe9') ? '/srv/share/caf\u00e9-bytes' : Buffer.from(raw, 'base64').toString()) : (query.get('path') ?? '/');
-  return page(entriesOf(path) ?? refuse(404, 'not_found'), query);
+  return { ...page(entriesOf(path) ?? refuse(404, 'not_found'), query), incomplete: DAMAGED.includes(path) };
 }
 
 function mint(tenantId, body, claims) {
