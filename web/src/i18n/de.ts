@@ -216,7 +216,7 @@ export const de: Words = {
     keys: 'Pfeiltasten bewegen, Eingabe öffnet einen Ordner, Rücktaste geht nach oben.',
     pointsTo: 'zeigt auf {{target}}',
     incomplete: 'Ein Teil dieses Ordners ist beschädigt',
-    incompleteBody: 'Nicht alle seine Einträge können gezeigt werden. Was verloren ist und was zu tun ist, sagt auf der Maschine:',
+    incompleteBody: 'Nicht alle seine Einträge können gezeigt werden. Was verloren ist, sagt auf der Maschine:',
     emptyDamaged: 'Nichts von diesem Ordner kann gezeigt werden',
     customerHeld: 'Nur Sie haben den Schlüssel dieses Tresors',
     customerHeldBody: 'Die Plattform sieht seine Namen nicht. Sehen Sie ihn auf der Maschine durch:',

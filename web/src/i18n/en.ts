@@ -209,7 +209,7 @@ export const en = {
     keys: 'Arrow keys move, Enter opens a folder, Backspace goes up.',
     pointsTo: 'points to {{target}}',
     incomplete: 'A part of this folder is damaged',
-    incompleteBody: 'Not all of its entries can be shown. What is lost, and what can be done, say on the machine:',
+    incompleteBody: 'Not all of its entries can be shown. To see what is lost, run on the machine:',
     emptyDamaged: 'Nothing of this folder can be shown',
     customerHeld: 'Only you hold the key of this vault',
     customerHeldBody: 'The platform cannot see its names. Browse it on the machine:',
