@@ -33,7 +33,7 @@ test: ## The whole suite
 bench: $(if $(HELP),,deps dist) ## Everhold beside restic, rustic and Borg into docs/benchmarks.md; HELP=1 says how to run a part
 	@scripts/bench.sh
 
-profile: $(if $(HELP),,deps dist) ## Where the time goes in each work, by perf, into docs/performance.md; needs perf and zstd
+profile: $(if $(HELP),,deps dist) ## Where the time goes in each work, by perf, into docs/performance.md; needs perf, zstd and openssl
 	@scripts/bench.sh profile
 
 million: deps dist ## A million files through backup and restore, each killed in its middle first; WORK=DIR has 12 GB of room

@@ -9,14 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export SQLX_OFFLINE=true
 [ -z "${BUGS:-}" ] || exec scripts/fault_bugs.sh
-# Nothing here speaks TLS, and reading a machine's hundreds of roots anew for every client is half of the time.
-roots=$(ls /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem 2>/dev/null | head -1 || true)
-if [ -n "$roots" ]; then
-  mkdir -p target/fault
-  awk '/BEGIN CERT/ { n++ } n == 1' "$roots" >target/fault/root.pem
-  unset SSL_CERT_DIR
-  export SSL_CERT_FILE=$PWD/target/fault/root.pem
-fi
+source scripts/roots.sh
 # Of the whole workspace, so that nothing foreign is compiled a second time with other features.
 run=(cargo nextest run --locked --workspace --test fault --features everhold-faults/points --profile fault)
 what=sample

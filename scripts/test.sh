@@ -46,7 +46,7 @@ build() {
   target/debug/everhold openapi | diff -u web/openapi.json - ||
     { echo "web/openapi.json is stale: make openapi, and commit it"; return 1; }
 }
-rust() { cargo nextest run --locked --workspace --profile "$profile"; }
+rust() { source scripts/roots.sh; cargo nextest run --locked --workspace --profile "$profile"; }
 # The independent decoder, and the arithmetic of the benchmarks.
 python() { tests/.venv/bin/python -B -m pytest -q -p no:cacheprovider tests/decoder tests/bench; }
 # The points need a build of their own; hostile bytes are in `rust` already.

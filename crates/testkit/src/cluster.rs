@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -13,6 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
+
+use crate::scratch::in_memory;
 
 /// The running cluster, as this process sees it.
 pub(crate) struct Cluster {
@@ -41,15 +44,21 @@ impl Cluster {
         let user = lock(&dir, "users", FlockOperation::LockShared)?;
         let starting = lock(&dir, "starting", FlockOperation::LockExclusive)?;
         let script = root.join("scripts/pg.sh");
-        let url = match run(&script, "start", &dir.join("cluster")) {
+        let cluster = || {
+            let mut name = DefaultHasher::new();
+            root.hash(&mut name);
+            let found = in_memory(&format!("everhold-testkit-{:016x}", name.finish()));
+            found.unwrap_or_else(|| dir.join("cluster"))
+        };
+        let url = match run(&script, "start", &cluster()) {
             Ok(url) => url,
             // Left half-written by a crash: with fsync off that is expected, and nothing in it is wanted.
             Err(_) => {
-                std::fs::remove_dir_all(dir.join("cluster")).ok();
-                run(&script, "start", &dir.join("cluster"))?
+                std::fs::remove_dir_all(cluster()).ok();
+                run(&script, "start", &cluster())?
             }
         };
-        watch(&root, &dir)?;
+        watch(&root, &dir, &cluster())?;
         drop(starting);
         Ok(Self { url, dir, _user: user })
     }
@@ -93,13 +102,18 @@ exec 8>>"$1/users"
 while :; do
   flock -x 8; flock -u 8
   sleep 5
-  if flock -xn 8; then "$2/scripts/pg.sh" stop "$1/cluster" 7>&- 8>&-; exit; fi
+  if flock -xn 8; then
+    "$2/scripts/pg.sh" stop "$3" 7>&- 8>&-
+    # Memory is given back.
+    [ "$3" = "$1/cluster" ] || rm -rf "$3"
+    exit
+  fi
 done
 "#;
 
-fn watch(root: &Path, dir: &Path) -> Result<()> {
+fn watch(root: &Path, dir: &Path, cluster: &Path) -> Result<()> {
     let mut command = Command::new("setsid");
-    command.args(["-f", "bash", "-c", WATCHDOG, "testkit-watchdog"]).arg(dir).arg(root);
+    command.args(["-f", "bash", "-c", WATCHDOG, "testkit-watchdog"]).args([dir, root, cluster]);
     let null = || Stdio::null();
     let status = command.stdin(null()).stdout(null()).stderr(null()).status()?;
     if !status.success() {

@@ -11,11 +11,13 @@ mod cluster;
 mod database;
 pub mod proxy;
 pub mod schema;
+mod scratch;
 mod spoil;
 
 pub use actors::TestAgent;
 pub use app::{TestApp, TestAppBuilder};
 pub use database::TestDb;
+pub use scratch::scratch;
 pub use spoil::spoil;
 
 /// Reads a JSON answer's problem code.

@@ -89,10 +89,8 @@ type Listeners = Arc<Mutex<JoinSet<()>>>;
 
 /// A world with everybody alive. One per process: the fault points of the agent are the process's.
 pub async fn world() -> World {
-    // In memory where there is such a folder: what is broken here is order, not disks.
-    let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let dir = dir.expect("folder");
+    // What is broken here is order, not disks.
+    let dir = testkit::scratch();
     let plan = Arc::new(Plan::new());
     let (enrolled, sent, denied) = (Enrolled::default(), Sent::default(), Denied::default());
     let listeners = Listeners::default();

@@ -80,7 +80,7 @@ pub async fn world() -> World {
 
 /// A world in which new snapshots are promised this.
 pub async fn world_under(retention: RetentionRule) -> World {
-    let dir = tempfile::tempdir().expect("folder");
+    let dir = testkit::scratch();
     let enrolled = Enrolled::default();
     let made: Arc<OnceLock<Parts>> = Arc::default();
     let (out, path) = (made.clone(), dir.path().to_owned());
