@@ -155,9 +155,9 @@ mod tests {
                 page.lost = (from..from + most).contains(&at);
                 Ok(page)
             };
-            let (mut stream, mut found, mut room) = (Stream::default(), Vec::new(), 0);
+            let (mut stream, mut found) = (Stream::default(), Vec::new());
             let end = loop {
-                room = 0;
+                let mut room = 0;
                 let cookie = DOTS + found.len() as u64;
                 let end = stream.read(cookie, lossy, |_, listed| {
                     room += 1;

@@ -72,7 +72,7 @@ impl Walk {
         while until.as_ref().is_some_and(|until| until.starts_with(&self.prefix)) {
             match self.cursor.next_item().map_err(ReadError::from) {
                 Err(more) if more.is_loss() => {
-                    until = self.passed_over().and_then(|(_, until)| until)
+                    until = self.passed_over().and_then(|(_, until)| until);
                 }
                 other => {
                     self.ahead = Some(other);
