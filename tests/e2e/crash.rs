@@ -65,10 +65,13 @@ impl Scene {
         child
     }
 
-    /// Whether the catalog knows a checkpoint of the backup under way: a copy of it in the agent's cache is older.
+    /// Whether the catalog knows a checkpoint of the backup under way and all packs before it, whose order on the line
+    /// is nobody's promise. A copy of it in the agent's cache is older.
     fn has_checkpoint(&self) -> bool {
-        let known =
-            "SELECT count(*) > 0 FROM catalog.packs WHERE kind = 'meta' AND state = 'uploaded'";
+        let known = "SELECT count(*) > 0 FROM catalog.packs m WHERE kind = 'meta' AND state = 'uploaded' \
+                     AND NOT EXISTS (SELECT FROM generate_series(0, m.seq) seq WHERE NOT EXISTS (\
+                     SELECT FROM catalog.packs d WHERE d.session_id = m.session_id AND d.seq = seq.seq \
+                     AND d.state = 'uploaded'))";
         psql(&self.platform, known).trim() == "t"
     }
 

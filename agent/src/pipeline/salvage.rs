@@ -26,8 +26,9 @@ const CANDIDATES: usize = 3;
 /// Entries of interrupted backups, by path.
 pub struct Salvage {
     frames: Arc<Frames>,
-    /// First key of a leaf, and the leaf.
-    leaves: BTreeMap<Vec<u8>, ChunkId>,
+    /// First key of a leaf, how many entries it has, and the leaf: of those that begin alike the longest, because every
+    /// checkpoint stores the leaf it is at.
+    leaves: BTreeMap<Vec<u8>, (usize, ChunkId)>,
     /// By key: entries that end where a file was interrupted.
     begun: BTreeMap<Vec<u8>, Vec<Entry>>,
     /// The leaves looked into last.
@@ -53,17 +54,18 @@ impl Salvage {
         let source = Arc::new(CachedOr { cache: cache.clone(), parent: parent.clone() });
         let index = Some(index.clone());
         let frames = Arc::new(Frames::new(keys.clone(), &PackSet(all), source, index));
-        let (mut leaves, mut begun) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
+        let (mut leaves, mut begun) = (BTreeMap::<_, (_, _)>::new(), BTreeMap::<_, Vec<_>>::new());
         for open in own.iter().filter_map(|pack| frames.open(pack).ok()) {
             for frame in open.directory.frames.iter().filter(|frame| frame.kind == FrameKind::Node)
             {
-                if let Ok(node) = frames.node(&frame.id)
-                    && node.level() == 0
-                    && let Some(first) = node.first()
-                {
-                    match begun_in(&node) {
-                        Some(entry) => begun.entry(first.to_vec()).or_default().push(entry),
-                        None => drop(leaves.insert(first.to_vec(), frame.id)),
+                let Ok(node) = frames.node(&frame.id) else { continue };
+                let (Node::Leaf(items), Some(first)) = (&*node, node.first()) else { continue };
+                match begun_in(items) {
+                    Some(entry) => begun.entry(first.to_vec()).or_default().push(entry),
+                    None => {
+                        let leaf = (items.len(), frame.id);
+                        let longest = leaves.entry(first.to_vec()).or_insert(leaf);
+                        *longest = leaf.max(*longest);
                     }
                 }
             }
@@ -90,7 +92,7 @@ impl Salvage {
     pub fn at(&mut self, path: &[u8], fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let key = path::key(path).ok()?;
         let before = self.leaves.range(..=key.clone()).rev().take(CANDIDATES);
-        let candidates: Vec<ChunkId> = before.map(|(_, id)| *id).collect();
+        let candidates: Vec<ChunkId> = before.map(|(_, (_, id))| *id).collect();
         candidates.into_iter().find_map(|id| {
             let node = self.leaf(id)?;
             let Node::Leaf(items) = &*node else { return None };
@@ -111,9 +113,8 @@ impl Salvage {
 }
 
 /// The one entry of a leaf, if its file ended before it was read to its end.
-fn begun_in(leaf: &Node) -> Option<Entry> {
-    let Node::Leaf(items) = leaf else { return None };
-    let [(_, value)] = items.as_slice() else { return None };
+fn begun_in(items: &[(Vec<u8>, Vec<u8>)]) -> Option<Entry> {
+    let [(_, value)] = items else { return None };
     let entry = Entry::decode(Vec::new(), value).ok()?;
     (entry.is_file() && entry.flags & Entry::SHRANK != 0).then_some(entry)
 }

@@ -26,7 +26,7 @@ pub enum CborError {
 }
 
 /// Encoder into memory. Writing to a `Vec` cannot fail, so neither do these calls.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Writer(Vec<u8>);
 
 impl Writer {

@@ -73,7 +73,7 @@ pub struct Writer {
     descriptor: VaultDescriptor,
     store: FrameStore,
     tree: TreeBuilder,
-    gear: Gear,
+    gear: Arc<Gear>,
     bundle: OpenBundle,
     pending: Vec<(Vec<u8>, Waiting)>,
     links: Links,
@@ -91,9 +91,6 @@ struct Checkpoints {
 impl Checkpoints {
     fn is_due(&self) -> bool {
         self.last.elapsed() >= self.every
-    }
-    fn done(&mut self) {
-        self.last = Instant::now();
     }
 }
 
@@ -115,7 +112,7 @@ impl Writer {
         }
         let id_keys = IdKeys::new(keys.id_secret());
         let tree = TreeBuilder::new(keys.id_secret(), descriptor.nodes);
-        let gear = Gear::new(keys.id_secret());
+        let gear = Arc::new(Gear::new(keys.id_secret()));
         let flight = Arc::<Flight>::default();
         let shared = (Arc::clone(&index), Arc::clone(&flight));
         let pool = Pool::start(context, descriptor, keys, sink, ids, shared);
@@ -135,7 +132,7 @@ impl Writer {
     }
 
     /// From now on open packs are handed over this often, in the middle of large files too, so that a later session can
-    /// adopt what is in them should this one be interrupted. Entries of the node under construction are not in it.
+    /// adopt what is in them should this one be interrupted, with every entry so far.
     pub const fn checkpoint_every(&mut self, every: Duration) {
         self.checkpoints.every = every;
     }
@@ -260,14 +257,8 @@ impl Writer {
         let key = self.next_key(&entry, true)?;
         let announced = entry.size();
         let mut large = begun.map_or_else(|| LargeFile::new(&self.store), |Begun(large)| large);
-        let mut way = Way {
-            store: &mut self.store,
-            gear: &self.gear,
-            chunking,
-            checkpoints: &mut self.checkpoints,
-            entry: (&key, &entry),
-        };
-        match large.read(&mut way, data, announced, holes) {
+        let way = Way { chunking, entry: (&key, &entry) };
+        match large.read(self, &way, data, holes) {
             Ok(()) => {}
             Err(error) => {
                 self.store.new_bytes -= large.new_bytes;
@@ -300,11 +291,20 @@ impl Writer {
         self.stats.source_bytes += size;
         self.enqueue(key, entry, Some(found))?;
         if self.checkpoints.is_due() {
-            self.close_bundle()?;
-            self.store.checkpoint()?;
-            self.checkpoints.done();
+            self.checkpoint()?;
         }
         Ok(FileOutcome { size, shrank })
+    }
+
+    fn checkpoint(&mut self) -> Result<(), BackupError> {
+        self.close_bundle()?;
+        // A leaf of large files may stay open for hours.
+        if let Some(leaf) = self.tree.open_leaf() {
+            self.store.note(FrameKind::Node, leaf)?;
+        }
+        self.store.checkpoint()?;
+        self.checkpoints.last = Instant::now();
+        Ok(())
     }
 
     fn remember_link(&mut self, entry: &Entry, size: u64, found: &Found) {
@@ -565,12 +565,9 @@ impl Begun {
     }
 }
 
-/// Where a large file goes.
+/// How a large file is read.
 struct Way<'a> {
-    store: &'a mut FrameStore,
-    gear: &'a Gear,
     chunking: Chunking,
-    checkpoints: &'a mut Checkpoints,
     /// Its key, and what is known of it before it is read.
     entry: (&'a [u8], &'a Entry),
 }
@@ -593,12 +590,12 @@ impl LargeFile {
     /// Reads on, from where it is.
     fn read(
         &mut self,
-        way: &mut Way<'_>,
+        writer: &mut Writer,
+        way: &Way<'_>,
         data: &mut dyn Read,
-        announced: u64,
         holes: &[Range<u64>],
     ) -> Result<(), BackupError> {
-        let begun = self.size;
+        let (begun, announced) = (self.size, way.entry.1.size());
         let mut at = begun;
         for hole in holes.iter().chain([&(announced..announced)]) {
             let within = |place: u64| place.max(begun).min(announced);
@@ -606,45 +603,50 @@ impl LargeFile {
             if start < at || end < start {
                 return Err(BackupError::Source(io::ErrorKind::InvalidInput.into()));
             }
-            self.stretch(way, &mut data.take(start - at))?;
+            self.stretch(writer, way, &mut data.take(start - at))?;
             if self.size < start {
                 return Ok(());
             }
             if end > start {
-                self.piece(way.store, Piece::Hole { length: end - start })?;
+                self.piece(&mut writer.store, Piece::Hole { length: end - start })?;
             }
             at = end;
         }
         Ok(())
     }
 
-    fn stretch(&mut self, way: &mut Way<'_>, data: &mut dyn Read) -> Result<(), BackupError> {
-        let mut buffer = std::mem::take(&mut way.store.scratch);
-        let mut chunker = Chunker::new(way.gear, way.chunking, self.size, &mut buffer);
+    fn stretch(
+        &mut self,
+        writer: &mut Writer,
+        way: &Way<'_>,
+        data: &mut dyn Read,
+    ) -> Result<(), BackupError> {
+        let mut buffer = std::mem::take(&mut writer.store.scratch);
+        let gear = Arc::clone(&writer.gear);
+        let mut chunker = Chunker::new(&gear, way.chunking, self.size, &mut buffer);
         while let Some(chunk) = chunker.next_chunk(data).map_err(BackupError::Source)? {
             // Not after the last chunk: it may end where reading had to.
-            if self.size > 0 && way.checkpoints.is_due() {
-                self.note(way)?;
-                way.store.checkpoint()?;
-                way.checkpoints.done();
+            if self.size > 0 && writer.checkpoints.is_due() {
+                self.note(way, &mut writer.store)?;
+                writer.checkpoint()?;
             }
+            let store = &mut writer.store;
             let length = chunk.len() as u64;
-            let (id, new) = way.store.put(FrameKind::Chunk, chunk, Vec::new())?;
+            let (id, new) = store.put(FrameKind::Chunk, chunk, Vec::new())?;
             if new {
-                way.store.new_bytes += length;
+                store.new_bytes += length;
                 self.new_bytes += length;
                 self.new.push(id);
             }
-            self.piece(way.store, Piece::Data { id, length })?;
+            self.piece(store, Piece::Data { id, length })?;
         }
-        way.store.scratch = buffer;
+        writer.store.scratch = buffer;
         Ok(())
     }
 
     /// Stores how far this file is, for [`Writer::take_begun`] of a later session: as a leaf of its own, with the entry of
     /// a file that ended here. The tree of this backup has no use for it.
-    fn note(&self, way: &mut Way<'_>) -> Result<(), BackupError> {
-        let store = &mut *way.store;
+    fn note(&self, way: &Way<'_>, store: &mut FrameStore) -> Result<(), BackupError> {
         let content = self.list.clone().finish(&mut |list| store.note(FrameKind::List, list))?;
         let (key, entry) = way.entry;
         let mut begun = entry.clone();

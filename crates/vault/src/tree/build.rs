@@ -111,6 +111,12 @@ impl TreeBuilder {
         Ok(child)
     }
 
+    /// The leaf under construction as if it ended here; `None` if nothing is in it.
+    pub fn open_leaf(&self) -> Option<Vec<u8>> {
+        let leaf = &self.levels[0].open;
+        (!leaf.is_empty()).then(|| leaf.clone().finish())
+    }
+
     /// Closes what is open; the root is the first level that has only one node.
     pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<Root, S::Error> {
         let mut level = 0;

@@ -122,6 +122,7 @@ pub(crate) fn leaf_of_one(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// A node under construction.
+#[derive(Clone)]
 pub(super) struct NodeWriter {
     level: u8,
     body: Writer,
