@@ -69,7 +69,7 @@ impl Scene {
     /// is nobody's promise. A copy of it in the agent's cache is older.
     fn has_checkpoint(&self) -> bool {
         let known = "SELECT count(*) > 0 FROM catalog.packs m WHERE kind = 'meta' AND state = 'uploaded' \
-                     AND NOT EXISTS (SELECT FROM generate_series(0, m.seq) seq WHERE NOT EXISTS (\
+                     AND NOT EXISTS (SELECT FROM generate_series(1, m.seq) seq WHERE NOT EXISTS (\
                      SELECT FROM catalog.packs d WHERE d.session_id = m.session_id AND d.seq = seq.seq \
                      AND d.state = 'uploaded'))";
         psql(&self.platform, known).trim() == "t"
