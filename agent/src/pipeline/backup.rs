@@ -471,12 +471,13 @@ impl Seat {
         let home = member.home.path();
         let lost = session.parent.iter().flat_map(|parent| &parent.lost);
         let half_dead_ids = half_dead.iter().map(|pack| &pack.id);
-        let damaged = parent.map(parent::damaged_metadata).unwrap_or_default();
+        let damaged = parent.map(|parent| parent::damaged_metadata(parent, &watch.cancel));
+        let damaged = damaged.unwrap_or_default();
         let left: BTreeSet<PackId> = lost.chain(half_dead_ids).chain(&damaged).copied().collect();
-        let budget = plan.memory.index();
+        let limits = (plan.memory.index(), &watch.cancel);
         let cache = Cache::at(&member.home.cache());
         let adopted = (adopted, &cache);
-        let index = parent::index_of(home, &member.vault, parent, &left, adopted, &others, budget);
+        let index = parent::index_of(home, &member.vault, parent, &left, adopted, &others, limits);
         let index = Arc::new(index);
         let salvage = Salvage::of(&member.vault, adopted, parent, &index);
         let context = BackupContext {
@@ -499,7 +500,7 @@ impl Seat {
         )?;
         writer.checkpoint_every(faults::every(plan.checkpoint));
         if let Some(parent) = parent {
-            half_dead::carry_over(&mut writer, parent.frames(), &half_dead)?;
+            half_dead::carry_over(&mut writer, parent.frames(), &half_dead, &watch.cancel)?;
         }
         let names = &plan.options.names;
         let mut feeder = Feeder::new(

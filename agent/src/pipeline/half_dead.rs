@@ -4,6 +4,7 @@
 //! asked or read costs space for another day, never the backup.
 
 use domain::{PackId, Timestamp};
+use tokio_util::sync::CancellationToken;
 use vault::{
     backup::{BackupError, Writer},
     manifest::{PackRef, PackSet},
@@ -54,7 +55,7 @@ fn within(
 }
 
 /// Moves them, out of the `parent`'s frames; the index must not know them. A pack that cannot be read is left: what it
-/// holds is read from the source.
+/// holds is read from the source. A canceled run moves no more of them.
 ///
 /// # Errors
 /// Whatever else ends a backup.
@@ -62,8 +63,9 @@ pub fn carry_over(
     writer: &mut Writer,
     parent: &Frames,
     half_dead: &[PackRef],
+    cancel: &CancellationToken,
 ) -> Result<(), BackupError> {
-    for pack in half_dead {
+    for pack in half_dead.iter().take_while(|_| !cancel.is_cancelled()) {
         match writer.carry_over(parent, pack) {
             Err(BackupError::Parent(error)) => {
                 tracing::warn!(pack = %pack.sha256, %error, "a half-dead pack is not carried over");

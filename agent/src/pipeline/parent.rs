@@ -11,6 +11,7 @@ use std::{
 
 use api::catalog::{PackFacts, PackKind as WireKind};
 use domain::PackId;
+use tokio_util::sync::CancellationToken;
 use vault::{
     id::Sha256,
     index::{Budget, ChunkIndex},
@@ -107,10 +108,11 @@ pub fn readable(packs: &PackSet, lost: &BTreeSet<PackId>, cache: &Cache) -> Pack
 }
 
 /// Metadata packs of the parent that are not what their names say, or gone, and nobody has declared lost yet: what is
-/// in them is stored anew.
-pub fn damaged_metadata(parent: &Reader) -> Vec<PackId> {
+/// in them is stored anew. Each may have to be fetched; a canceled run looks at no more of them.
+pub fn damaged_metadata(parent: &Reader, cancel: &CancellationToken) -> Vec<PackId> {
     let mut damaged = Vec::new();
-    for pack in parent.frames().packs().filter(|pack| pack.kind == PackKind::Meta) {
+    let metadata = parent.frames().packs().filter(|pack| pack.kind == PackKind::Meta);
+    for pack in metadata.take_while(|_| !cancel.is_cancelled()) {
         match parent.frames().read(pack, 0..1) {
             Ok(_) => {}
             Err(error) if error.is_loss() => {
@@ -137,7 +139,7 @@ pub fn index_of(
     lost: &BTreeSet<PackId>,
     (adopted, cache): (&[Adopted], &Cache),
     others: &BTreeMap<Sha256, Confirmed>,
-    budget: Budget,
+    (budget, cancel): (Budget, &CancellationToken),
 ) -> ChunkIndex {
     let index = ChunkIndex::open(&home.join(INDEX), keys.vault(), GENERATION, budget);
     let index = index.unwrap_or_else(|error| {
@@ -160,10 +162,8 @@ pub fn index_of(
         }
     }
     let Some(parent) = parent else { return index };
-    for pack in parent.frames().packs() {
-        if lost.contains(&pack.id) || index.has_pack(&pack.sha256) {
-            continue;
-        }
+    let unknown = |pack: &&PackRef| !lost.contains(&pack.id) && !index.has_pack(&pack.sha256);
+    for pack in parent.frames().packs().filter(unknown).take_while(|_| !cancel.is_cancelled()) {
         match parent.frames().open(pack) {
             Ok(open) => index.add(pack.kind, pack.sha256, pack.length, &open.directory),
             Err(error) => tracing::warn!(pack = %pack.sha256, %error, "a pack is not used again"),

@@ -245,7 +245,7 @@ fn what_is_lost_can_be_zeros_and_is_listed() {
     fs::write(source.join("large"), noise(9, LARGE)).expect("write");
     let vault = Vault::new();
     let taken = vault.back_up(&[&source], None, Excludes::default());
-    vault.store.lose_data();
+    vault.store.lose(vault::pack::PackKind::Data);
     let (_b, target) = place();
     let options = Options { unreadable: Unreadable::Zero, ..Options::default() };
     let (report, _) = ordered(&vault.reopened(&taken), &target, Overwrite::Never, options);
@@ -491,7 +491,7 @@ fn one_file_goes_to_a_pipe_bit_for_bit_and_a_folder_is_no_file() {
     let none = selection(&source, "none");
     let nothing = stream(&taken.reader, &none, Shape::Bare, Unreadable::Skip, &mut Vec::new());
     assert!(matches!(nothing, Err(RestoreError::NotInSnapshot(_))), "{nothing:?}");
-    vault.store.lose_data();
+    vault.store.lose(vault::pack::PackKind::Data);
     let lost = vault.reopened(&taken);
     let refused = stream(&lost.reader, &one, Shape::Bare, Unreadable::Skip, &mut Vec::new());
     assert!(matches!(refused, Err(RestoreError::StreamLost { .. })), "{refused:?}");

@@ -143,7 +143,7 @@ fn lost_data_is_unreadable_and_never_zeros() {
     let taken = vault.back_up(&[&source], None, Excludes::default());
     let view = view(&taken, true);
     let file = find(&view, &source.join("file")).place;
-    vault.store.lose_data();
+    vault.store.lose(vault::pack::PackKind::Data);
     for _ in 0..2 {
         assert_eq!(view.read(&file, 0, 10).err(), Some(Trouble::Unreadable));
     }
@@ -157,7 +157,7 @@ fn what_is_lost_comes_from_a_newer_snapshot_that_has_it() {
     fs::write(source.join("small"), noise(1_234)).expect("write");
     let vault = Vault::new();
     let old = vault.back_up(&[&source], None, Excludes::default());
-    vault.store.lose_data();
+    vault.store.lose(vault::pack::PackKind::Data);
     let new = vault.back_up(&[&source], None, Excludes::default());
     vault.offer(&new);
     let view = view(&old, true);

@@ -13,6 +13,7 @@ use everhold_agent::{
     pipeline::{
         feed::{Counters, FeedError, Feeder},
         half_dead,
+        parent::damaged_metadata,
     },
     sources::Excludes,
 };
@@ -272,7 +273,7 @@ fn a_large_file_is_read_as_a_whole_if_it_changed_or_its_beginning_was_lost() {
         write_large(&path, 8);
         let now = fs::read(&path).expect("read");
         let meanwhile = if lost {
-            vault.store.lose_data();
+            vault.store.lose(PackKind::Data);
             unseen()
         } else {
             Meanwhile { stamp: Some(1_000_001), ..Meanwhile::default() }
@@ -291,7 +292,7 @@ fn leaves_whose_content_was_lost_are_read_again() {
     let (_home, home) = place();
     let (adopted, cache) = vault.adopt_all(None, &home);
     let salvage = vault.salvage(None, (&adopted, &cache)).expect("there are leaves");
-    vault.store.lose_data();
+    vault.store.lose(PackKind::Data);
     let set_up = |feeder: &mut Feeder<'_>| {
         feeder.salvage = Some(salvage);
     };
@@ -323,10 +324,30 @@ fn half_dead_packs_that_cannot_be_written_end_the_backup_and_those_that_cannot_b
     let data: Vec<PackRef> = packs.filter(|pack| pack.kind == PackKind::Data).cloned().collect();
     let empty = || ChunkIndex::new(vault.keys().vault());
     let mut writer = vault.writer_into(2, empty(), Arc::new(Full), Some(1 << 20));
-    let refused = half_dead::carry_over(&mut writer, taken.reader.frames(), &data);
+    let live = CancellationToken::new();
+    let refused = half_dead::carry_over(&mut writer, taken.reader.frames(), &data, &live);
     assert!(matches!(refused, Err(BackupError::Sink(_))), "{refused:?}");
     vault.store.hide_data(true);
+    let canceled = CancellationToken::new();
+    canceled.cancel();
+    let mut writer = vault.writer_into(2, empty(), Arc::new(Full), Some(1 << 20));
+    half_dead::carry_over(&mut writer, taken.reader.frames(), &data, &canceled)
+        .expect("a canceled run moves nothing");
     let mut writer = vault.writer_into(3, empty(), vault.store.clone(), None);
-    half_dead::carry_over(&mut writer, taken.reader.frames(), &data)
+    half_dead::carry_over(&mut writer, taken.reader.frames(), &data, &live)
         .expect("they are read from their source");
+}
+
+#[test]
+fn a_canceled_run_asks_for_no_more_of_its_parent() {
+    let (_s, source) = place();
+    furnish(&source);
+    let vault = Vault::new();
+    let taken = vault.back_up(&[&source], None, Excludes::default());
+    vault.store.lose(PackKind::Meta);
+    let cancel = CancellationToken::new();
+    let metadata = taken.reader.frames().packs().filter(|pack| pack.kind == PackKind::Meta);
+    assert_eq!(damaged_metadata(&taken.reader, &cancel).len(), metadata.count());
+    cancel.cancel();
+    assert!(damaged_metadata(&taken.reader, &cancel).is_empty());
 }

@@ -328,7 +328,7 @@ fn a_lost_pack_costs_its_files_and_nothing_else() {
     symlink("content", source.join("link")).expect("link");
     let vault = Vault::new();
     let taken = vault.back_up(&[&source], None, Excludes::default());
-    vault.store.lose_data();
+    vault.store.lose(vault::pack::PackKind::Data);
     let report = restore_all(&taken, &target, Overwrite::Never);
     let lost: Vec<_> =
         report.problems.iter().map(|p| (p.kind, p.path.ends_with("/content"))).collect();

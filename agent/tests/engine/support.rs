@@ -127,9 +127,8 @@ impl Store {
     }
 
     /// Loses every data pack.
-    pub fn lose_data(&self) {
-        let mut packs = self.packs.lock().expect("lock");
-        packs.retain(|_, pack| pack.kind != vault::pack::PackKind::Data);
+    pub fn lose(&self, kind: vault::pack::PackKind) {
+        self.packs.lock().expect("lock").retain(|_, pack| pack.kind != kind);
     }
 }
 
@@ -252,7 +251,7 @@ impl Vault {
                 &BTreeSet::new(),
                 (&[], &Cache::at(&home)),
                 others,
-                Budget::SMALL,
+                (Budget::SMALL, &CancellationToken::new()),
             ),
         )
     }
