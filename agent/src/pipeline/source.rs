@@ -161,7 +161,7 @@ async fn get_patiently(
 pub enum Caching {
     Use,
     /// As [`Caching::Use`], and a metadata pack that is seen to be damaged is lost as a whole: for whoever builds on
-    /// it. Where the cache cannot be written, packs are not read as a whole, so that not all of it is seen.
+    /// it.
     Sound,
     /// Ask the store itself: for verification.
     Bypass,
@@ -181,14 +181,24 @@ pub struct GrantSource {
     grants: Mutex<HashMap<PackId, Arc<ReadGrant>>>,
     /// Lengths of whole objects, by the store's word.
     told: Mutex<HashMap<PackId, u64>>,
-    /// Metadata packs that this process hashed: whether the cached copy is right, or none can be had. Held while one
-    /// is fetched, so that a second reader finds it cached.
-    hashed: Mutex<HashMap<Sha256, bool>>,
-    /// The cache took nothing: whole packs are fetched no more, only what is wanted of them.
+    /// Metadata packs that this process hashed. Held while one is fetched, so that a second reader finds it cached.
+    hashed: Mutex<HashMap<Sha256, Hashed>>,
+    /// The cache took nothing: whole packs are fetched no more than they must be, only what is wanted of them.
     unwritable: AtomicBool,
     second: Arc<SecondCopy>,
     /// Which copy of a pack gave what is right, when the other did not.
     preferred: Mutex<HashMap<PackId, u8>>,
+}
+
+/// What the hash of a metadata pack said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hashed {
+    /// The cached copy is right.
+    Cached,
+    /// It can be had, and the cache did not take it.
+    Sound,
+    /// No place has it as its name says.
+    Damaged,
 }
 
 /// The places of a pack: the vault's own store, and its second copy.
@@ -343,27 +353,31 @@ impl GrantSource {
         range: Range<u64>,
     ) -> Result<Bytes, FetchError> {
         let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_damaged = hashed.get(&pack.sha256) == Some(&false);
+        let known = hashed.get(&pack.sha256).copied();
         // A cached copy may have rotted since: it is hashed once before it is believed.
         let believed = faults::planted(faults::Bug::TrustStaleCache);
-        let is_sound = || believed || hashed.contains_key(&pack.sha256) || cache.is_sound(pack);
-        if !is_damaged
-            && is_sound()
-            && let Some(bytes) = cache.read(&pack.sha256, range.clone())
-        {
-            hashed.insert(pack.sha256, true);
+        let is_cached = match known {
+            Some(known) => known == Hashed::Cached,
+            None => believed || cache.is_sound(pack),
+        };
+        if is_cached && let Some(bytes) = cache.read(&pack.sha256, range.clone()) {
+            hashed.insert(pack.sha256, Hashed::Cached);
             return Ok(bytes);
         }
+        let is_damaged = known == Some(Hashed::Damaged);
         if is_damaged && self.only_sound {
             return Err(FetchError::WrongHash);
         }
-        if is_damaged || self.unwritable.load(Ordering::Relaxed) {
+        // Who builds on it wants each seen as a whole once, even where the cache takes none.
+        let in_parts = self.unwritable.load(Ordering::Relaxed)
+            && (known == Some(Hashed::Sound) || !self.only_sound);
+        if is_damaged || in_parts {
             drop(hashed);
             return self.fetch(pack, range);
         }
         let whole = match self.whole(pack) {
             Err(error) if is_wrong(&error) => {
-                hashed.insert(pack.sha256, false);
+                hashed.insert(pack.sha256, Hashed::Damaged);
                 drop(hashed);
                 if self.only_sound {
                     return Err(error);
@@ -374,14 +388,18 @@ impl GrantSource {
             }
             whole => whole?,
         };
-        match cache.keep(&pack.sha256, &whole) {
-            Ok(()) => drop(hashed.insert(pack.sha256, true)),
+        let said = match cache.keep(&pack.sha256, &whole) {
+            Ok(()) => Hashed::Cached,
             // Slower, not impossible.
             Err(error) => {
-                tracing::warn!(%error, "the agent's cache cannot be written");
-                self.unwritable.store(true, Ordering::Relaxed);
+                if !self.unwritable.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the agent's cache cannot be written");
+                }
+                Hashed::Sound
             }
-        }
+        };
+        hashed.insert(pack.sha256, said);
+        drop(hashed);
         slice(&whole, range).ok_or(FetchError::Confused)
     }
 }

@@ -52,14 +52,19 @@ fn write_beside(path: &Path, bytes: &[u8], lasting: bool) -> io::Result<()> {
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 fn replace(beside: &Path, path: &Path, bytes: &[u8], lasting: bool) -> io::Result<()> {
-    faults::point("home: create")?;
+    let [create, write, rename] = if lasting {
+        ["home: create", "home: write", "home: rename"]
+    } else {
+        ["cache: create", "cache: write", "cache: rename"]
+    };
+    faults::point(create)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(beside)?;
-    faults::write_all("home: write", &mut file, bytes)?;
+    faults::write_all(write, &mut file, bytes)?;
     if lasting {
         faults::point("home: fsync")?;
         file.sync_all()?;
     }
-    faults::point("home: rename")?;
+    faults::point(rename)?;
     fs::rename(beside, path)
 }
 

@@ -37,6 +37,7 @@ use runtime::{LeaseClaims, RoleName};
 use tokio_util::sync::CancellationToken;
 use vault::{
     descriptor::{self, PackSizes, VaultDescriptor},
+    id::FrameKind,
     keys::{AgentKeys, Recipient, VaultKeys},
     layout::{self, ObjectKind},
     manifest::{PackRef, SignedManifest},
@@ -202,6 +203,14 @@ impl Machine {
     /// A file of several chunks that comes before the others.
     pub fn write_large(&self) {
         fs::write(self.source.join("data/0"), self.bytes(5 << 19)).expect("file");
+    }
+
+    /// So many files that the tree has leaves a change does not touch.
+    pub fn crowd(&self) {
+        fs::create_dir_all(self.source.join("crowd")).expect("folder");
+        for number in 0..900 {
+            fs::write(self.source.join(format!("crowd/{number:03}")), "one of many").expect("file");
+        }
     }
 
     /// Files that are several to a pack.
@@ -380,11 +389,32 @@ impl Machine {
             (spot.pack.clone(), range.expect("its frame"))
         });
         let (pack, range) = looked.await;
-        let key = self.key_of(&pack);
-        let bytes = world.first.straight.get(&key, &pack.version_id).await.expect("the pack");
-        world.first.spoil(&bytes, range.start + 40);
+        self.spoil(world, &pack, range.start + 40).await;
         self.forget_cache().expect("the cache goes");
         pack.id
+    }
+
+    /// It spoils a node in one of the two metadata packs of a snapshot.
+    pub async fn spoil_metadata(&self, world: &World, id: SnapshotId, which: usize) {
+        let reader = self.reader(world, id).await.expect("the snapshot");
+        let looked = blocking(move || {
+            let metadata = reader.frames().packs().filter(|pack| pack.kind == PackKind::Meta);
+            let metadata: Vec<PackRef> = metadata.cloned().collect();
+            assert_eq!(metadata.len(), 2);
+            let open = reader.frames().open(&metadata[which]).expect("its directory");
+            let mut frames = (0..).zip(&open.directory.frames);
+            let (node, _) = frames.find(|(_, it)| it.kind == FrameKind::Node).expect("a node");
+            (metadata[which].clone(), open.range(node).expect("its place"))
+        });
+        let (pack, range) = looked.await;
+        self.spoil(world, &pack, range.start + 40).await;
+        self.forget_cache().expect("the cache goes");
+    }
+
+    async fn spoil(&self, world: &World, pack: &PackRef, at: u64) {
+        let key = self.key_of(pack);
+        let bytes = world.first.straight.get(&key, &pack.version_id).await.expect("the pack");
+        world.first.spoil(&bytes, at);
     }
 
     /// What was read once must be fetched again.

@@ -4,12 +4,13 @@ use std::fs;
 
 use crate::{
     acts::Act,
+    machine::machine,
     plan::{Fault, Op, Point, Seam},
     world::world,
 };
 
-fn for_ever(name: &str) -> Option<Point> {
-    let op = Op { seam: Seam::ServerStore, name: name.to_owned() };
+fn for_ever(seam: Seam, name: &str) -> Option<Point> {
+    let op = Op { seam, name: name.to_owned() };
     Some(Point { op, nth: 1, fault: Fault::FailForever })
 }
 
@@ -17,7 +18,7 @@ fn for_ever(name: &str) -> Option<Point> {
 async fn a_commit_never_promises_a_lock_the_store_refused() {
     let world = world().await;
     let mut scene = Act::Backup.prepare(&world, 1).await;
-    world.plan.arm(for_ever("PUT retention of data"));
+    world.plan.arm(for_ever(Seam::ServerStore, "PUT retention of data"));
     let done = Act::Backup.run(&world, &mut scene).await;
     assert!(world.plan.was_hit());
     world.plan.arm(None);
@@ -30,12 +31,31 @@ async fn a_commit_never_promises_a_lock_the_store_refused() {
 async fn a_store_that_cannot_say_whether_a_pack_is_gone_has_not_deleted_it() {
     let world = world().await;
     let mut scene = Act::Collect.prepare(&world, 1).await;
-    world.plan.arm(for_ever("HEAD data"));
+    world.plan.arm(for_ever(Seam::ServerStore, "HEAD data"));
     let done = Act::Collect.run(&world, &mut scene).await;
     assert!(world.plan.was_hit());
     world.plan.arm(None);
     assert!(done.is_err(), "an error of the store was taken for an absence");
     Act::Collect.check(&world, &mut scene).await.expect("goes on when the store does");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backup_that_cannot_write_its_cache_sees_all_damaged_metadata() {
+    let world = world().await;
+    // Whichever of them is looked at first, the other is the one.
+    for spoiled in 0..2 {
+        let mut machine = machine(&world, 1).await;
+        machine.crowd();
+        machine.back_up_cleanly(&world).await.expect("a snapshot");
+        machine.change();
+        let newest = machine.back_up_cleanly(&world).await.expect("a second snapshot");
+        machine.spoil_metadata(&world, newest, spoiled).await;
+        world.plan.arm(for_ever(Seam::Disk, "cache: create"));
+        let healed = machine.back_up_cleanly(&world).await.expect("does without it");
+        assert!(world.plan.was_hit());
+        world.plan.arm(None);
+        machine.check_restore(&world, healed).await.expect("bit for bit");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
