@@ -14,8 +14,8 @@ pub trait NodeSink {
 }
 
 /// Where nodes end: after an item whose keyed hash is below a bound in proportion to the item's length, once the
-/// node has its least size; at the latest at its greatest. The hash is over level and key alone, so changing an
-/// entry moves at most the one boundary after it.
+/// node has its least size; at the latest at its greatest, or when it takes much memory decoded. The hash is over level
+/// and key alone, so changing an entry moves at most the one boundary after it.
 struct Cutter {
     key: zeroize::Zeroizing<[u8; 32]>,
     sizes: NodeSizes,
@@ -75,7 +75,7 @@ impl TreeBuilder {
         let before = leaf.len();
         leaf.entry(key, value);
         let (item, node) = (leaf.len() - before, leaf.len());
-        if self.cutter.cuts(0, key, item, node) {
+        if leaf.is_full() || self.cutter.cuts(0, key, item, node) {
             self.close(0, sink)?;
         }
         Ok(())
@@ -93,7 +93,8 @@ impl TreeBuilder {
             let before = open.len();
             open.child(&child);
             let (item, node) = (open.len() - before, open.len());
-            if above >= MAX_LEVEL || !self.cutter.cuts(above, &child.first, item, node) {
+            let ends = open.is_full() || self.cutter.cuts(above, &child.first, item, node);
+            if above >= MAX_LEVEL || !ends {
                 return Ok(());
             }
             level = above;

@@ -12,6 +12,17 @@ use crate::{
 /// Trees are not deeper: with 40 children a node, 16 levels hold 2^85 entries.
 pub(super) const MAX_LEVEL: u8 = 16;
 
+/// What a decoded node may take: keys and values written out, and [`ITEM`] for each of its items. Keys are stored
+/// without what they share, so that a node of a few megabytes could name many gigabytes of them.
+const MAX_DECODED: usize = 32 << 20;
+/// A node ends when it takes this much decoded; an item of the greatest length more is still allowed.
+const ENOUGH_DECODED: usize = 8 << 20;
+/// What an item takes besides its bytes.
+const ITEM: usize = 64;
+/// So much of a key counts at most where nodes end: the first key of a node is written out, and if that alone filled it,
+/// every node would have one item and the tree no end.
+const KEY_COUNTS: usize = 1 << 10;
+
 /// A child of an inner node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
@@ -72,17 +83,26 @@ impl Node {
             return Err(CborError::OutOfBounds);
         }
         let count = (items - 1) / width;
+        let mut room = MAX_DECODED;
+        let mut take = |bytes: usize| {
+            room = room.checked_sub(bytes).ok_or(CborError::OutOfBounds)?;
+            Ok::<_, CborError>(())
+        };
+        take(count.checked_mul(ITEM).ok_or(CborError::OutOfBounds)?)?;
         let node = if level == 0 {
             let mut leaf: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(count);
             for _ in 0..count {
                 let key = read_key(r, leaf.last().map(|(key, _)| key.as_slice()))?;
-                leaf.push((key, r.bytes()?.to_vec()));
+                let value = r.bytes()?;
+                take(key.len() + value.len())?;
+                leaf.push((key, value.to_vec()));
             }
             Self::Leaf(leaf)
         } else {
             let mut children: Vec<Child> = Vec::with_capacity(count);
             for _ in 0..count {
                 let first = read_key(r, children.last().map(|child| child.first.as_slice()))?;
+                take(first.len())?;
                 children.push(Child { first, id: ChunkId(r.array_of()?), entries: r.u64()? });
             }
             Self::Inner { level, children }
@@ -130,12 +150,24 @@ pub(super) struct NodeWriter {
     pub(super) first: Option<Vec<u8>>,
     last: Vec<u8>,
     pub(super) entries: u64,
+    /// What it takes decoded.
+    decoded: usize,
+    /// Bytes of keys beyond those that count.
+    beyond: usize,
 }
 
 impl NodeWriter {
     pub(super) const fn new(level: u8) -> Self {
-        let body = Writer::new();
-        Self { level, body, items: 0, first: None, last: Vec::new(), entries: 0 }
+        Self {
+            level,
+            body: Writer::new(),
+            items: 0,
+            first: None,
+            last: Vec::new(),
+            entries: 0,
+            decoded: 0,
+            beyond: 0,
+        }
     }
     fn key(&mut self, key: &[u8]) -> &mut Writer {
         let shared = common(&self.last, key);
@@ -145,9 +177,12 @@ impl NodeWriter {
         }
         self.last.clear();
         self.last.extend_from_slice(key);
+        self.decoded += ITEM + key.len();
+        self.beyond += (key.len() - shared).saturating_sub(KEY_COUNTS);
         &mut self.body
     }
     pub(super) fn entry(&mut self, key: &[u8], value: &[u8]) {
+        self.decoded += value.len();
         self.key(key).bytes(value);
         self.items += 3;
         self.entries += 1;
@@ -160,9 +195,13 @@ impl NodeWriter {
     pub(super) const fn is_empty(&self) -> bool {
         self.items == 0
     }
-    /// Bytes of the items so far.
+    /// Whether it must end for what it takes decoded, however short it is.
+    pub(super) const fn is_full(&self) -> bool {
+        self.decoded >= ENOUGH_DECODED
+    }
+    /// Bytes of the items so far that count where nodes end.
     pub(super) fn len(&self) -> usize {
-        self.body.len()
+        self.body.len() - self.beyond
     }
     pub(super) fn finish(self) -> Vec<u8> {
         let mut out = Writer::new();

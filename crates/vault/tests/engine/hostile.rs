@@ -158,3 +158,22 @@ fn objects() -> &'static (Lab, Vec<Vec<u8>>) {
         (lab, objects)
     })
 }
+
+/// Each of its keys is written as a few bytes and would be 64 KiB in memory.
+#[test]
+fn a_node_that_would_fill_the_memory_is_refused() {
+    let mut writer = vault::cbor::Writer::new();
+    let long = vec![b'k'; 60_000];
+    let count = 100_000_u32;
+    writer.array(1 + 3 * count as usize).uint(0_u8);
+    writer.uint(0_u8).bytes(&long).bytes(b"");
+    for at in 1..count {
+        let before = (at - 1).to_be_bytes();
+        let now = at.to_be_bytes();
+        let same =
+            if at == 1 { 0 } else { before.iter().zip(&now).take_while(|(a, b)| a == b).count() };
+        writer.uint(60_000 + same as u64).bytes(&now[same..]).bytes(b"");
+    }
+    let refused = Node::decode(&writer.into_bytes());
+    assert_eq!(refused, Err(vault::cbor::CborError::OutOfBounds));
+}

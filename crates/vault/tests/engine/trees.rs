@@ -158,3 +158,23 @@ fn a_difference_reads_what_changed_and_not_the_rest() {
     assert_eq!(changes, 2);
     assert!(read * 20 < total, "{read} of {total} nodes read");
 }
+
+/// Names below a path of 60 000 bytes: nodes of a few hundred kilobytes would take far more written out.
+#[test]
+fn long_paths_with_many_entries_make_nodes_that_are_read_again() {
+    let folder = vec![vec![b'p'; 250]; 240].join(&b'/');
+    let paths = (0..900_u64).map(|at| ([&folder[..], format!("/{at:04}").as_bytes()].concat(), at));
+    let model = model(&paths.collect());
+    let mut nodes = Nodes::default();
+    let sizes = NodeSizes { min: 4 << 10, target: 12 << 10, max: 1 << 20 };
+    let mut builder = TreeBuilder::new(&[9; 32], sizes);
+    for (key, entry) in &model {
+        builder.push(key, &entry.encode(), &mut nodes).unwrap();
+    }
+    let root = builder.finish(&mut nodes).unwrap();
+    let tree = Tree::new(Arc::new(nodes), root);
+    assert_eq!(tree.root().entries, 900);
+    for entry in model.values().step_by(90) {
+        assert_eq!(tree.get(&entry.path).unwrap().as_ref(), Some(entry));
+    }
+}
