@@ -48,8 +48,19 @@ pub fn write(reader: &Reader, root: &SafeRoot, entry: &Entry, ids: &dyn IdGen) -
     };
     if let Err(error) = place(reader, root, entry, ids, &mut zeroed) {
         zeroed.problem = Some(error.to_string());
+        zeroed.stretches.clear();
     }
     zeroed
+}
+
+/// Why there is no such file.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Nothing says that it is lost.
+    #[error("not written, because it could not be asked for; try again: {0}")]
+    Passing(ReadError),
 }
 
 fn place(
@@ -58,21 +69,22 @@ fn place(
     entry: &Entry,
     ids: &dyn IdGen,
     zeroed: &mut Zeroed,
-) -> Result<(), Refused> {
+) -> Result<(), Failure> {
     let (above, name) = split(&entry.path)?;
     let above = root.make_folders(above)?;
     let mut random = [0; 10];
     ids.fill(&mut random);
     let temporary = format!(".everhold-{}", hex::encode(random)).into_bytes();
     let file = above.create_file(&temporary)?;
-    let written = ftruncate(&file, entry.size()).map_err(Refused::from).and_then(|()| {
+    let truncated = ftruncate(&file, entry.size()).map_err(Refused::from);
+    let written = truncated.map_err(Failure::from).and_then(|()| {
         fill(reader, entry, &file, zeroed)?;
         let inherited = apply::Inherited::Perhaps;
         let short = apply::to_handle(file.as_fd(), &attributes(entry), inherited);
         if !short.is_empty() {
             zeroed.problem = Some(short.join("; "));
         }
-        above.rename(&temporary, name, Replace::Never)
+        Ok(above.rename(&temporary, name, Replace::Never)?)
     });
     if written.is_err() {
         let _ = above.remove(&temporary);
@@ -85,7 +97,7 @@ fn fill(
     entry: &Entry,
     file: &std::fs::File,
     zeroed: &mut Zeroed,
-) -> Result<(), Refused> {
+) -> Result<(), Failure> {
     let system = |error: &std::io::Error| {
         Refused::System(rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO))
     };
@@ -94,6 +106,7 @@ fn fill(
         let mut content = Vec::new();
         match reader.read_file(entry, &mut content) {
             Ok(()) => file.write_all_at(&content, 0).map_err(|error| system(&error))?,
+            Err(error) if error.is_passing() => return Err(Failure::Passing(error)),
             Err(_) => zeroed.stretches.push((0, entry.size())),
         }
         return Ok(());
@@ -109,16 +122,19 @@ fn fill(
             Ok(bytes) => {
                 failed = file.write_all_at(&bytes, piece.offset).err();
             }
+            Err(error) if error.is_passing() => return Err(error),
             Err(_) => lose(&mut zeroed.stretches, piece.offset, piece.length),
         }
         Ok(())
     });
     if let Some(error) = failed {
-        return Err(system(&error));
+        return Err(system(&error).into());
     }
-    // A lost list hides everything behind it.
-    if walked.is_err() {
-        lose(&mut zeroed.stretches, reached, entry.size().saturating_sub(reached));
+    match walked {
+        Err(error) if error.is_passing() => return Err(Failure::Passing(error)),
+        // A lost list hides everything behind it.
+        Err(_) => lose(&mut zeroed.stretches, reached, entry.size().saturating_sub(reached)),
+        Ok(()) => {}
     }
     Ok(())
 }

@@ -61,6 +61,8 @@ struct State {
     /// Pieces still to come, and one for whoever plans.
     left: u64,
     temporary: Option<Vec<u8>>,
+    /// Of the file with that name: another may get it while no handle is open.
+    identity: Option<(u64, u64)>,
     handle: Option<File>,
     failure: Option<String>,
     zeroed: u64,
@@ -72,6 +74,7 @@ impl Job {
         let state = State {
             left: 1,
             temporary: None,
+            identity: None,
             handle: None,
             failure: None,
             zeroed: 0,
@@ -206,7 +209,8 @@ impl<'a> Crew<'a> {
         length: u64,
         error: &ReadError,
     ) -> Result<(), String> {
-        if !self.work.zero_damaged {
+        // What could not be asked for may be had another time.
+        if !self.work.zero_damaged || error.is_passing() {
             return Err(error.to_string());
         }
         self.make_hole(job, state, offset, length)?;
@@ -240,8 +244,8 @@ impl<'a> Crew<'a> {
         }
         let (above, name) = split(&job.entry.path)?;
         let seat = self.work.seats.at(above)?;
-        state.handle = Some(match (&state.temporary, &job.base) {
-            (Some(temporary), _) => seat.folder.open_file(temporary, Access::Write)?,
+        let handle = match (&state.temporary, &job.base) {
+            (Some(temporary), _) => open_own(&seat, temporary, state.identity)?,
             (None, Some(base)) => {
                 let (handle, temporary) = take_over(&seat, base, name)?;
                 state.temporary = Some(temporary);
@@ -250,7 +254,10 @@ impl<'a> Crew<'a> {
                 handle
             }
             (None, None) => self.create(job, state, &seat, name, first)?,
-        });
+        };
+        let raw = fstat(&handle)?;
+        state.identity = Some((raw.st_dev, raw.st_ino));
+        state.handle = Some(handle);
         Ok(())
     }
 
@@ -311,6 +318,9 @@ impl<'a> Crew<'a> {
         };
         let inherited = if job.base.is_some() { apply::Inherited::Perhaps } else { seat.inherited };
         let short = apply::to_handle(handle.as_fd(), &attributes(entry), inherited);
+        if state.zeroed > 0 {
+            unfinished(&handle)?;
+        }
         if let Some(temporary) = &state.temporary {
             give_name(self.work.overwrite, &seat.folder, temporary, name)?;
             state.temporary = None;
@@ -322,7 +332,7 @@ impl<'a> Crew<'a> {
         }
         if state.zeroed > 0 {
             let detail = format!(
-                "{} bytes of it cannot be read and are zeros: {}",
+                "{} bytes of it cannot be read and are zeros, and its time is 1970, so that a later restore looks at it again: {}",
                 state.zeroed, state.why_zeroed
             );
             self.work.confess(&entry.path, ProblemKind::Zeroed, detail);
@@ -339,9 +349,7 @@ impl<'a> Crew<'a> {
             let (above, name) = split(&job.entry.path)?;
             let seat = self.work.seats.at(above)?;
             if existing {
-                let handle = seat.folder.open_file(&temporary, Access::Write)?;
-                point("restore: time")?;
-                futimens(&handle, &apply::times(apply::UNFINISHED))?;
+                unfinished(&open_own(&seat, &temporary, state.identity)?)?;
                 return seat.folder.rename(&temporary, name, Replace::Never);
             }
             seat.folder.remove(&temporary)
@@ -380,30 +388,64 @@ impl<'a> Crew<'a> {
 
 /// The base itself and not what has its name by now.
 pub fn open_base(seat: &Seat, base: &Base, access: Access) -> Result<File, Refused> {
-    let handle = seat.folder.open_file(&base.name, access)?;
+    open_same(seat, &base.name, access, Some(base.identity))
+}
+
+/// What was being written under this name and not what has it by now.
+fn open_own(seat: &Seat, temporary: &[u8], identity: Option<(u64, u64)>) -> Result<File, Refused> {
+    open_same(seat, temporary, Access::Write, identity)
+}
+
+fn open_same(
+    seat: &Seat,
+    name: &[u8],
+    access: Access,
+    identity: Option<(u64, u64)>,
+) -> Result<File, Refused> {
+    let handle = seat.folder.open_file(name, access)?;
     let stat = Stat::from_raw(&fstat(&handle)?);
     match stat {
         // A second name would change with it.
-        Some(stat) if stat.identity() == base.identity && stat.links == 1 => Ok(handle),
+        Some(stat) if Some(stat.identity()) == identity && stat.links == 1 => Ok(handle),
         _ => Err(Refused::System(Errno::STALE)),
     }
 }
 
-/// From here on the base is unfinished: it leaves its name until it is whole again.
+/// Gives a file a time that nobody takes for finished.
+pub fn unfinished(handle: &File) -> Result<(), Refused> {
+    point("restore: time")?;
+    Ok(futimens(handle, &apply::times(apply::UNFINISHED))?)
+}
+
+/// From here on the base is unfinished: it leaves its name until it is whole again. Who may not have what the snapshot
+/// has could not have what is there either ([`super::place`]), so its mode stays, but for what would run it as another.
 fn take_over(seat: &Seat, base: &Base, name: &[u8]) -> Result<(File, Vec<u8>), Refused> {
     let handle = open_base(seat, base, Access::Write)?;
     if base.is_part {
         return Ok((handle, base.name.clone()));
     }
-    let part = marker::part(name);
-    point("restore: mode")?;
-    fchmod(&handle, rustix::fs::Mode::from_raw_mode(0o600))?;
-    seat.folder.rename(&base.name, &part, Replace::Never)?;
-    let moved = seat.folder.stat(&part)?;
-    if moved.is_none_or(|moved| moved.identity() != base.identity || moved.kind != Kind::File) {
-        return Err(Refused::System(Errno::STALE));
+    let aside = marker::aside(name);
+    seat.folder.rename(&base.name, &aside, Replace::Never)?;
+    let moved = seat.folder.stat(&aside)?;
+    let same = moved.is_some_and(|it| it.identity() == base.identity && it.kind == Kind::File);
+    let prepared = if same { plain_mode(&handle) } else { Err(Refused::System(Errno::STALE)) };
+    match prepared {
+        Ok(()) => Ok((handle, aside)),
+        Err(refused) => {
+            seat.folder.rename(&aside, &base.name, Replace::Never)?;
+            Err(refused)
+        }
     }
-    Ok((handle, part))
+}
+
+/// Takes set-user-id and its like away.
+fn plain_mode(handle: &File) -> Result<(), Refused> {
+    let mode = fstat(handle)?.st_mode & 0o7777;
+    if mode & 0o7000 != 0 {
+        point("restore: mode")?;
+        fchmod(handle, rustix::fs::Mode::from_raw_mode(mode & 0o777))?;
+    }
+    Ok(())
 }
 
 fn zeros(handle: &File, mut offset: u64, mut length: u64) -> Result<(), String> {

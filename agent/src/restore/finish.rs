@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     pipeline::entry::{attributes, kind_of},
-    sources::Kind,
+    sources::{Kind, Stat},
 };
 
 /// Makes the further names of hard links.
@@ -111,6 +111,11 @@ pub fn node(work: &Work<'_>, entry: &Entry) -> Result<(u64, u64), Failure> {
     made.map_err(|refused| explain(kind, refused))?;
     let finished = above.pin(&temporary).and_then(|pinned| {
         let raw = rustix::fs::fstat(&pinned)?;
+        // The name may have been swapped since it was made.
+        let ours = Stat::from_raw(&raw).is_some_and(|it| it.kind == kind && it.links == 1);
+        if !ours {
+            return Err(Refused::System(rustix::io::Errno::STALE));
+        }
         let short = apply::to_pinned(pinned.as_fd(), kind, &attributes(entry));
         give_name(work.overwrite, above, &temporary, name)?;
         Ok((short, (raw.st_dev, raw.st_ino)))
@@ -135,6 +140,9 @@ fn explain(kind: Kind, refused: Refused) -> Failure {
     refused.into()
 }
 
+/// Said of a file that an interrupted restore was changing, and this one had nothing to do with.
+const SET_ASIDE: &str = "a restore that was interrupted was changing a file that was here, and this is that file, changed in part; restore it again, or give it its name";
+
 /// Metadata of folders, deepest first: setting one must not be undone by working below it.
 ///
 /// # Errors
@@ -149,7 +157,14 @@ pub fn folders(work: &Work<'_>, folders: Spill) -> Result<(), RestoreError> {
             }
         };
         if work.resumed {
-            sweep(&folder, Leavings::Parts);
+            for name in sweep(&folder, Leavings::Parts) {
+                let path = [&entry.path[..], &name].join(&b'/');
+                work.confess(
+                    path.strip_prefix(b"/").unwrap_or(&path),
+                    ProblemKind::NotRestored,
+                    SET_ASIDE,
+                );
+            }
         }
         if apply == 1 {
             let wanted = attributes(&entry);

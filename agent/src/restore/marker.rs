@@ -17,6 +17,7 @@ use crate::sources::Kind;
 const MARKER: &[u8] = b".everhold-restoring";
 const PREFIX: &[u8] = b".everhold-";
 const PART: &[u8] = b".part";
+const ASIDE: &[u8] = b".was";
 const RANDOM: usize = 10;
 const WORDS: &[u8] = b"A restore into this folder is under way or was interrupted. \
 Restore again to finish it; this file goes with it.\n";
@@ -47,7 +48,7 @@ impl Marker {
                 {
                     return none;
                 }
-                sweep(&top, Leavings::Temporaries);
+                let _ = sweep(&top, Leavings::Temporaries);
                 Self { held: Some(file), resumed: true }
             }
             Err(_) => none,
@@ -72,9 +73,24 @@ pub fn temporary(random: [u8; RANDOM]) -> Vec<u8> {
 /// The name under which the large file `name` grows: the same every time, so that a restore after an
 /// interrupted one finds what is there of it.
 pub fn part(name: &[u8]) -> Vec<u8> {
+    known(name, PART)
+}
+
+/// The name under which the file `name`, which was there before, is changed. It is somebody's file and never removed:
+/// it gets its name back.
+pub fn aside(name: &[u8]) -> Vec<u8> {
+    known(name, ASIDE)
+}
+
+fn known(name: &[u8], suffix: &[u8]) -> Vec<u8> {
     let hash = vault::id::Sha256::of(name);
     let short = hash.0.get(..RANDOM).unwrap_or_default();
-    [PREFIX, hex::encode(short).as_bytes(), PART].concat()
+    [PREFIX, hex::encode(short).as_bytes(), suffix].concat()
+}
+
+/// Whether an interrupted restore left it, and it is nobody's file.
+pub fn is_leaving(name: &[u8]) -> bool {
+    name == MARKER || is_temporary(name) || name.strip_suffix(PART).is_some_and(is_temporary)
 }
 
 fn is_temporary(name: &[u8]) -> bool {
@@ -93,21 +109,25 @@ pub enum Leavings {
     Parts,
 }
 
-/// Removes what an interrupted restore left in a folder; what cannot be removed harms nobody.
-pub fn sweep(folder: &Folder, leavings: Leavings) {
-    let Ok(listing) = Dir::read_from(folder.handle()) else { return };
+/// Removes what an interrupted restore left in a folder; what cannot be removed harms nobody. Gives the names of files
+/// that it had set aside.
+pub fn sweep(folder: &Folder, leavings: Leavings) -> Vec<Vec<u8>> {
+    let Ok(listing) = Dir::read_from(folder.handle()) else { return Vec::new() };
     let names = listing.filter_map(Result::ok).map(|entry| entry.file_name().to_bytes().to_vec());
+    let ends = |name: &[u8], suffix| name.strip_suffix(suffix).is_some_and(is_temporary);
     let is_wanted = |name: &[u8]| match leavings {
         Leavings::Temporaries => is_temporary(name),
-        Leavings::Parts => name.strip_suffix(PART).is_some_and(is_temporary),
+        Leavings::Parts => ends(name, PART),
     };
-    let names: Vec<_> = names.filter(|name| is_wanted(name)).collect();
+    let names = names.filter(|name| is_wanted(name) || ends(name, ASIDE));
+    let (aside, names): (Vec<_>, Vec<_>) = names.partition(|name| ends(name, ASIDE));
     for name in names {
         let file = folder.stat(&name).ok().flatten();
         if file.is_some_and(|stat| stat.kind != Kind::Directory) {
             let _ = folder.remove(&name);
         }
     }
+    aside
 }
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ use vault::{
 use super::{
     Action, Order, Overwrite, Planned, Problem, ProblemKind, RestoreError, Work,
     compare::is_same,
-    content::{Base, Crew, Job, open_base},
+    content::{self, Base, Crew, Job, open_base},
     finish,
     marker::{self, Leavings, sweep},
     place::{CREATE, Objection, Place, decide, verdict},
     problem,
-    safe_root::{Access, Refused, SafeRoot, split},
+    safe_root::{Access, Folder, Refused, Replace, SafeRoot, split},
     selection::Found,
     spill::Spill,
     told,
@@ -98,6 +98,10 @@ struct Planner<'a, 'f, 's, 'c> {
 /// Said of a path that was asked for.
 const MISSING: &str = "it is not in the snapshot under this name";
 
+/// Said of a name that would not stay in the target either.
+const LEAVING: &str =
+    "an interrupted restore had left this in the folder that was backed up; it is nobody's file";
+
 /// Names everything the order wants.
 ///
 /// # Errors
@@ -150,6 +154,9 @@ impl Planner<'_, '_, '_, '_> {
         if entry.path.is_empty() {
             return;
         }
+        if marker::is_leaving(entry.name()) {
+            return self.work.confess(&entry.path, ProblemKind::NotRestored, LEAVING);
+        }
         if entry.is_dir() { self.folder(entry) } else { self.place(entry) }
     }
 
@@ -195,7 +202,7 @@ impl Planner<'_, '_, '_, '_> {
             match existing.as_ref().map(|stat| stat.kind) {
                 Some(Kind::Directory) => {
                     if self.work.resumed {
-                        sweep(&seat.folder.make_folder(name)?, Leavings::Temporaries);
+                        let _ = sweep(&seat.folder.make_folder(name)?, Leavings::Temporaries);
                     }
                     return Ok(existing);
                 }
@@ -244,7 +251,11 @@ impl Planner<'_, '_, '_, '_> {
             return Ok(CREATE);
         }
         let seat = self.work.seats.at(above)?;
-        let mut place = match seat.folder.stat(name)? {
+        let existing = match seat.folder.stat(name)? {
+            None if entry.is_file() => give_back(&seat.folder, name)?,
+            existing => existing,
+        };
+        let mut place = match existing {
             Some(existing) => decide(self.work.overwrite, entry, &existing)?,
             None => CREATE,
         };
@@ -362,6 +373,19 @@ impl Planner<'_, '_, '_, '_> {
             }
         }
     }
+}
+
+/// What an interrupted restore was changing gets its name back, with a time that nobody takes for finished; from here on
+/// it is a file as any other.
+fn give_back(folder: &Folder, name: &[u8]) -> Result<Option<Stat>, Refused> {
+    let aside = marker::aside(name);
+    if folder.stat(&aside)?.is_none_or(|stat| stat.kind != Kind::File) {
+        return Ok(None);
+    }
+    let handle = folder.open_file(&aside, Access::Read)?;
+    content::unfinished(&handle)?;
+    folder.rename(&aside, name, Replace::Never)?;
+    folder.stat(name)
 }
 
 /// The pieces of which the target has something else.

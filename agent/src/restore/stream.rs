@@ -9,7 +9,7 @@ use std::{
 };
 
 use vault::{
-    restore::{Gauge, Limits, Segment, Segments, ordered},
+    restore::{Gauge, Limits, Segment, Segments, Unread, ordered},
     snapshot::{PieceSource, ReadError, Reader},
     tree::Entry,
 };
@@ -36,7 +36,7 @@ enum Mark {
     /// The file cannot be read from here on: so many bytes of it.
     Lost {
         length: u64,
-        why: String,
+        why: Unread,
     },
     /// What follows from this path is lost, or could not be listed.
     Broken(Vec<u8>, ReadError),
@@ -188,7 +188,7 @@ fn name(
     match pieces {
         Err(error) if !ended => {
             let length = entry.size().saturating_sub(at);
-            segments.mark(Mark::Lost { length, why: error.to_string() })?;
+            segments.mark(Mark::Lost { length, why: Unread::from(&error) })?;
             Ok(())
         }
         other => other,
@@ -248,11 +248,11 @@ impl Stream<'_> {
     }
 
     /// A stream cannot leave anything out once its length was said: zeros, or the end of it all.
-    fn lost(&mut self, length: u64, why: &str) -> Result<(), RestoreError> {
+    fn lost(&mut self, length: u64, unread: &Unread) -> Result<(), RestoreError> {
         let path = self.entry.as_ref().map(|entry| entry.path.clone()).unwrap_or_default();
-        if self.unreadable == Unreadable::Skip {
-            let path = crate::sources::display_path(&path);
-            return Err(RestoreError::StreamLost { path, why: why.to_owned() });
+        let why = &unread.why;
+        if self.unreadable == Unreadable::Skip || unread.is_passing {
+            return Err(RestoreError::StreamLost { path: display_path(&path), why: why.clone() });
         }
         let detail = format!("{length} bytes of it cannot be read and are zeros: {why}");
         self.done.problems.push(problem(&path, ProblemKind::Zeroed, detail));

@@ -20,11 +20,11 @@ use everhold_agent::{
         RestoreError, Selection, Unreadable, restore,
         stream::{Shape, stream},
     },
-    sources::{Excludes, GlobRules},
+    sources::{Excludes, GlobRules, glob_rules},
 };
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use tokio_util::sync::CancellationToken;
-use vault::{id::Sha256, restore::Limits};
+use vault::{backup::PackSink as _, id::Sha256, restore::Limits};
 
 use crate::support::{Taken, Vault, arrived, describe, is_root, place, restore_all};
 
@@ -78,6 +78,11 @@ fn in_memory() -> (tempfile::TempDir, PathBuf) {
 fn part_of(name: &str) -> String {
     let hash = Sha256::of(name.as_bytes()).to_string();
     format!(".everhold-{}.part", &hash[..20])
+}
+
+/// The name under which a file that was there is changed.
+fn aside(name: &str) -> String {
+    part_of(name).replace(".part", ".was")
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -232,6 +237,86 @@ fn a_delta_that_cannot_be_finished_does_not_pretend_and_a_repeat_finishes_it() {
     }
 }
 
+/// As a process leaves it that dies while it changes a file that was there.
+fn killed_in_a_delta(target: &Path, there: &Path, name: &str) {
+    fs::write(target.join(".everhold-restoring"), b"").expect("marker");
+    fs::rename(there.join(name), there.join(aside(name))).expect("aside");
+}
+
+#[test]
+fn a_file_that_was_being_changed_is_never_removed_and_gets_its_name_back() {
+    let (_a, source) = place();
+    let content = noise(8, LARGE);
+    fs::write(source.join("large"), &content).expect("write");
+    fs::write(source.join("small"), b"small").expect("write");
+    let vault = Vault::new();
+    let taken = vault.back_up(&[&source], None, Excludes::default());
+    let (_b, target) = place();
+    restore_all(&taken, &target, Overwrite::Never);
+    let there = arrived(&target, &source);
+    let file = fs::OpenOptions::new().write(true).open(there.join("large")).expect("open");
+    file.write_all_at(b"differs", 0).expect("write");
+    let was = fs::read(there.join("large")).expect("read");
+    let mode = |name: &str| fs::metadata(there.join(name)).expect("stat").mode();
+    let before = mode("large");
+
+    // Another file is restored: that one is told of and stays.
+    killed_in_a_delta(&target, &there, "large");
+    let order = Order {
+        target: target.clone(),
+        include: glob_rules(&["**/small"]).expect("rule"),
+        overwrite: Overwrite::Changed,
+        options: Options::default(),
+    };
+    let other =
+        restore(&taken.reader, &order, &SystemIds, Arc::default(), CancellationToken::new());
+    let problems = other.expect("restores").problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].path.ends_with(&aside("large")), "{problems:?}");
+    assert!(fs::read(there.join(aside("large"))).expect("still there") == was);
+
+    // What it needs cannot be had: it has its name again, and nobody takes it for restored.
+    vault.store.hide_data(true);
+    killed_again(&target);
+    let (failed, _) =
+        ordered(&vault.reopened(&taken), &target, Overwrite::Changed, Options::default());
+    let problems = failed.expect("ends").problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(names_in(&there), ["large", "small"]);
+    assert!(fs::read(there.join("large")).expect("read") == was);
+    assert_eq!(mode("large"), before);
+    assert!(fs::metadata(there.join("large")).expect("stat").mtime() <= 0);
+
+    vault.store.hide_data(false);
+    killed_in_a_delta(&target, &there, "large");
+    let (report, _) =
+        ordered(&vault.reopened(&taken), &target, Overwrite::Older, Options::default());
+    let report = report.expect("restores");
+    assert_eq!(report.problems, []);
+    assert!(report.bytes <= 2 << 20, "{} bytes written", report.bytes);
+    assert_eq!(describe(&there), describe(&source));
+    assert_eq!(names_in(&there), ["large", "small"]);
+}
+
+fn killed_again(target: &Path) {
+    fs::write(target.join(".everhold-restoring"), b"").expect("marker");
+}
+
+#[test]
+fn what_an_interrupted_restore_left_is_not_restored_as_somebodys_file() {
+    let (_a, source) = place();
+    fs::write(source.join("file"), b"file").expect("write");
+    fs::write(source.join(part_of("file")), b"part").expect("write");
+    fs::write(source.join(aside("other")), b"somebody's").expect("write");
+    let taken = Vault::new().back_up(&[&source], None, Excludes::default());
+    let (_b, target) = place();
+    let (report, _) = ordered(&taken, &target, Overwrite::Never, Options::default());
+    let report = report.expect("restores");
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert!(report.problems[0].path.ends_with(".part"));
+    assert_eq!(names_in(&arrived(&target, &source)), [aside("other"), "file".to_owned()]);
+}
+
 fn set_mtime(path: &Path, secs: i64) {
     let stamp = Timespec { tv_sec: secs, tv_nsec: 0 };
     let times = Timestamps { last_access: stamp, last_modification: stamp };
@@ -245,16 +330,30 @@ fn what_is_lost_can_be_zeros_and_is_listed() {
     fs::write(source.join("large"), noise(9, LARGE)).expect("write");
     let vault = Vault::new();
     let taken = vault.back_up(&[&source], None, Excludes::default());
-    vault.store.lose(vault::pack::PackKind::Data);
     let (_b, target) = place();
-    let options = Options { unreadable: Unreadable::Zero, ..Options::default() };
-    let (report, _) = ordered(&vault.reopened(&taken), &target, Overwrite::Never, options);
-    let report = report.expect("restores");
-    let kinds: Vec<_> = report.problems.iter().map(|problem| problem.kind).collect();
-    assert_eq!(kinds, [ProblemKind::Zeroed, ProblemKind::Zeroed]);
     let there = arrived(&target, &source);
+    let zero = Options { unreadable: Unreadable::Zero, ..Options::default() };
+    let kinds = |options: &Options, overwrite| {
+        let (report, _) = ordered(&vault.reopened(&taken), &target, overwrite, options.clone());
+        let problems = report.expect("restores").problems;
+        problems.iter().map(|problem| problem.kind).collect::<Vec<_>>()
+    };
+    // A store that does not answer has lost nothing.
+    vault.store.hide_data(true);
+    assert_eq!(kinds(&zero, Overwrite::Never), [ProblemKind::NotRestored; 2]);
+    assert_eq!(names_in(&there).len(), 0);
+    vault.store.hide_data(false);
+    let packs = vault.store.take_data();
+    assert_eq!(kinds(&zero, Overwrite::Never), [ProblemKind::Zeroed; 2]);
     assert_eq!(fs::read(there.join("small")).expect("read"), [0; 5]);
     assert!(fs::read(there.join("large")).expect("read") == vec![0; LARGE]);
+    // What was lost is here again: nobody takes the zeros for what they stand for.
+    packs.into_iter().for_each(|pack| vault.store.emit(pack).expect("stored"));
+    for overwrite in [Overwrite::Never, Overwrite::Older, Overwrite::Changed] {
+        let kept = if overwrite == Overwrite::Never { 2 } else { 0 };
+        assert_eq!(kinds(&zero, overwrite), vec![ProblemKind::Kept; kept]);
+    }
+    assert_eq!(describe(&there), describe(&source));
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod engine;
 mod ordered;
 
 pub use engine::{Feed, Gauge, Limits, Sink, Want, run};
-pub use ordered::{Ended, Segment, Segments, ordered};
+pub use ordered::{Ended, Segment, Segments, Unread, ordered};
 
 /// Gaps up to this many bytes are read along rather than asked around.
 const GAP: u64 = 256 << 10;

@@ -30,7 +30,21 @@ pub enum Segment<M> {
     /// Whatever the feeder put between the bytes.
     Mark(M),
     /// Bytes, or why there are none; the length is what was asked for.
-    Bytes { length: u64, bytes: Result<Vec<u8>, String> },
+    Bytes { length: u64, bytes: Result<Vec<u8>, Unread> },
+}
+
+/// Why there are no bytes.
+#[derive(Debug, Clone)]
+pub struct Unread {
+    pub why: String,
+    /// See [`ReadError::is_passing`].
+    pub is_passing: bool,
+}
+
+impl From<&ReadError> for Unread {
+    fn from(error: &ReadError) -> Self {
+        Self { why: error.to_string(), is_passing: error.is_passing() }
+    }
 }
 
 enum Asked<M> {
@@ -40,7 +54,7 @@ enum Asked<M> {
 
 #[derive(Default)]
 struct Shelf {
-    ready: BTreeMap<u64, Result<Vec<u8>, String>>,
+    ready: BTreeMap<u64, Result<Vec<u8>, Unread>>,
     /// Bytes asked for and not taken.
     ahead: u64,
 }
@@ -63,7 +77,7 @@ impl Reorder {
         drop(self.shelf());
         self.changed.notify_all();
     }
-    fn take(&self, number: u64, length: u64) -> Option<Result<Vec<u8>, String>> {
+    fn take(&self, number: u64, length: u64) -> Option<Result<Vec<u8>, Unread>> {
         let mut shelf = self.shelf();
         loop {
             if let Some(bytes) = shelf.ready.remove(&number) {
@@ -93,7 +107,7 @@ impl Drop for Watch<'_> {
 
 impl Sink<u64> for Reorder {
     fn deliver(&self, want: Want<u64>, bytes: Delivery<'_>) {
-        let bytes = bytes.map(<[u8]>::to_vec).map_err(ToString::to_string);
+        let bytes = bytes.map(<[u8]>::to_vec).map_err(Unread::from);
         self.shelf().ready.insert(want.to, bytes);
         self.changed.notify_all();
     }

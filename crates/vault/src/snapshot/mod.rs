@@ -138,6 +138,16 @@ impl ReadError {
         }
     }
 
+    /// Nobody answered: another time the bytes may be had.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Source { source: SourceError::Failed(_), .. } => true,
+            Self::Stretch { source, .. } => source.is_passing(),
+            Self::Tree(error) => matches!(&**error, TreeError::Read(error) if error.is_passing()),
+            _ => false,
+        }
+    }
+
     /// The pack it is about.
     fn pack(&self) -> Option<Sha256> {
         match self {
