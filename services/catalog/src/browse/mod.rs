@@ -189,6 +189,11 @@ async fn open(
     let wraps: Vec<Wrap> = wraps.iter().filter_map(|row| Wrap::decode(&row.wrap).ok()).collect();
     let keys = app.wrapper.unwrap_keys(&wraps);
     let keys = keys.map_err(|e| Error::broken("the platform cannot open a managed vault", e))?;
+    // A chain of large manifests takes memory; whoever waited may find it opened.
+    let turn = app.manifests.turn().await?;
+    if let Some(reader) = app.readers.find(&key) {
+        return Ok(reader);
+    }
     let mut manifests = Vec::with_capacity(chain.len());
     for row in &chain {
         manifests.push(app.manifests.read(app, row).await?);
@@ -200,6 +205,7 @@ async fn open(
     let reader = Reader::open(&newest.manifest, &set, Arc::new(keys), Arc::new(source), None);
     let reader = Arc::new(reader);
     app.readers.keep(key, reader.clone());
+    drop(turn);
     Ok(reader)
 }
 

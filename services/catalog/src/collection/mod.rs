@@ -21,7 +21,6 @@ use api::{
 use authz::{Permit, Scope, actions::VaultRead};
 use domain::{EventId, PackId, Timestamp, VaultId};
 use pg::{AuditEvent, OperationalReason, TenantTx};
-use uuid::Uuid;
 use vault::{
     guard::{self, CondemnedProof, DeleteWarrant, ProvenState},
     store::Deletion,
@@ -178,7 +177,8 @@ pub async fn finish_delete(
     Ok(outcome)
 }
 
-/// Declares packs lost: no commit names them again, and commits under way start over.
+/// Declares packs lost: no commit names them again, and commits under way start over. With the version somebody looked
+/// at: a pack that was repaired meanwhile has another and is left. Gives those that are lost now.
 ///
 /// # Errors
 /// [`CollectError`].
@@ -186,13 +186,12 @@ pub async fn declare_lost(
     app: &Catalog,
     scope: Scope,
     vault: VaultId,
-    ids: &[PackId],
-) -> Result<u64, CollectError> {
+    packs: &[(PackId, Option<String>)],
+) -> Result<Vec<PackId>, CollectError> {
     let now = app.clock.now();
     let mut tx = TenantTx::begin(&app.db, scope).await?;
-    let ids: Vec<Uuid> = ids.iter().copied().map(PackId::uuid).collect();
-    let lost = store::set_lost(&mut tx, vault, &ids).await?;
-    tx.commit(event(app, now, "packs.lost", vault).detail("packs", lost)).await?;
+    let lost = store::set_lost(&mut tx, vault, packs).await?;
+    tx.commit(event(app, now, "packs.lost", vault).detail("packs", lost.len())).await?;
     Ok(lost)
 }
 

@@ -171,8 +171,15 @@ pub async fn set_retained(
     Ok(done.rows_affected())
 }
 
-/// Declares packs lost and raises the vault's damage epoch. The vault's row first, as a commit does.
-pub async fn set_lost(tx: &mut TenantTx, vault: VaultId, ids: &[Uuid]) -> Result<u64, pg::Error> {
+/// Declares packs lost and raises the vault's damage epoch; of a pack with a version beside it only that version. Gives
+/// those that are lost now. The vault's row first, as a commit does.
+pub async fn set_lost(
+    tx: &mut TenantTx,
+    vault: VaultId,
+    lost: &[(PackId, Option<String>)],
+) -> Result<Vec<PackId>, pg::Error> {
+    let ids: Vec<Uuid> = lost.iter().map(|(id, _)| id.uuid()).collect();
+    let versions: Vec<Option<String>> = lost.iter().map(|(_, version)| version.clone()).collect();
     sqlx::query!(
         "UPDATE catalog.vaults SET damage_epoch = damage_epoch + 1 WHERE tenant_id = $1 AND id = $2",
         tx.tenant().uuid(),
@@ -184,20 +191,22 @@ pub async fn set_lost(tx: &mut TenantTx, vault: VaultId, ids: &[Uuid]) -> Result
         "SELECT id FROM catalog.packs WHERE tenant_id = $1 AND vault_id = $2 AND id = ANY($3) ORDER BY id FOR UPDATE",
         tx.tenant().uuid(),
         vault.uuid(),
-        ids,
+        &ids,
     )
     .fetch_all(tx.conn())
     .await?;
-    let done = sqlx::query!(
-        "UPDATE catalog.packs SET state = 'lost' WHERE tenant_id = $1 AND vault_id = $2 AND id = ANY($3)
-           AND state IN ('uploaded', 'live', 'condemned')",
+    let done = sqlx::query_scalar!(
+        "UPDATE catalog.packs p SET state = 'lost' FROM unnest($3::uuid[], $4::text[]) AS l (id, version)
+         WHERE p.tenant_id = $1 AND p.vault_id = $2 AND p.id = l.id AND (l.version IS NULL OR p.version_id = l.version)
+           AND p.state IN ('uploaded', 'live', 'condemned') RETURNING p.id",
         tx.tenant().uuid(),
         vault.uuid(),
-        ids,
+        &ids,
+        &versions as &[Option<String>],
     )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
-    Ok(done.rows_affected())
+    Ok(done.into_iter().map(PackId::from_uuid).collect())
 }
 
 /// A pack the store did not give up.

@@ -67,7 +67,7 @@ pub async fn keep(app: &Catalog, tenant: TenantId, vault: VaultId) -> Result<Kep
         tx.rollback().await?;
         return Ok(Kept::default());
     };
-    let mut short = sql::list_shorter_than_first(&mut tx, vault, LIMIT).await?;
+    let mut short = sql::list_shorter_than_first(&mut tx, vault, &second.row.store, LIMIT).await?;
     for workload in store::list_workloads(&mut tx, vault).await? {
         let (rows, plan) = letting_go::plan(app, &mut tx, workload, WithExpired::No, now).await?;
         let staying = steward::staying(&plan, now);
@@ -77,15 +77,21 @@ pub async fn keep(app: &Catalog, tenant: TenantId, vault: VaultId) -> Result<Kep
         });
         let wanted: Vec<_> = wants.collect();
         let due = now + steward::DUE;
-        let of_plan =
-            sql::list_shorter_than_planned(&mut tx, workload, &wanted, due, LIMIT).await?;
+        let of_plan = sql::list_shorter_than_planned(
+            &mut tx,
+            workload,
+            &wanted,
+            due,
+            (&second.row.store, LIMIT),
+        )
+        .await?;
         short.extend(of_plan);
     }
     tx.rollback().await?;
     for row in &mut short {
         row.wanted = second.term(row.wanted.into(), now).into();
     }
-    let left_over = extend::soonest(&mut short, BUDGET);
+    let left_over = extend::soonest(&mut short, BUDGET, now);
     let mut kept = Kept { left_over, ..Kept::default() };
     for batch in short.chunks(extend::BATCH) {
         extend(app, &second, batch, now, &mut kept).await?;

@@ -11,25 +11,31 @@ use crate::{place::Placed, steward::store::ShortRow};
 pub async fn list_shorter_than_first(
     tx: &mut TenantTx,
     vault: VaultId,
+    store: &str,
     limit: i64,
 ) -> Result<Vec<ShortRow>, pg::Error> {
     Ok(sqlx::query_as!(
         ShortRow,
         r#"SELECT o.tenant_id AS "tenant_id!", o.vault_id AS "vault_id!", o.pack_id AS "id!", false AS "is_receipt!",
                   o.object_key AS "object_key!", o.version_id AS "version_id!", o.lock_until AS "lock_until!",
-                  p.lock_until AS "wanted!"
+                  p.lock_until AS "wanted!",
+                  EXISTS (SELECT FROM catalog.lock_alarms a WHERE a.tenant_id = o.tenant_id AND a.version_id = o.version_id
+                          AND a.object_key = $4::text || '/' || o.object_key AND a.cleared_at IS NULL) AS "is_alarmed!"
            FROM catalog.replica_objects o JOIN catalog.packs p ON p.tenant_id = o.tenant_id AND p.id = o.pack_id
            WHERE o.tenant_id = $1 AND o.vault_id = $2 AND o.deleted_at IS NULL AND p.state = 'live'
              AND o.lock_until < p.lock_until
            UNION ALL
-           SELECT o.tenant_id, o.vault_id, o.snapshot_id, true, o.object_key, o.version_id, o.lock_until, c.lock_until
+           SELECT o.tenant_id, o.vault_id, o.snapshot_id, true, o.object_key, o.version_id, o.lock_until, c.lock_until,
+                  EXISTS (SELECT FROM catalog.lock_alarms a WHERE a.tenant_id = o.tenant_id AND a.version_id = o.version_id
+                          AND a.object_key = $4::text || '/' || o.object_key AND a.cleared_at IS NULL)
            FROM catalog.replica_objects o
            JOIN catalog.receipts c ON c.tenant_id = o.tenant_id AND c.object_key = o.object_key
            WHERE o.tenant_id = $1 AND o.vault_id = $2 AND o.lock_until < c.lock_until
-           ORDER BY 7, 5 LIMIT $3"#,
+           ORDER BY 9, 7, 5 LIMIT $3"#,
         tx.tenant().uuid(),
         vault.uuid(),
         limit,
+        store,
     )
     .fetch_all(tx.conn())
     .await?)
@@ -42,7 +48,7 @@ pub async fn list_shorter_than_planned(
     workload: WorkloadId,
     wanted: &[(i64, SnapshotId, Timestamp)],
     due: Timestamp,
-    limit: i64,
+    (store, limit): (&str, i64),
 ) -> Result<Vec<ShortRow>, pg::Error> {
     let seqs: Vec<i64> = wanted.iter().map(|(seq, ..)| *seq).collect();
     let ids: Vec<Uuid> = wanted.iter().map(|(_, id, _)| id.uuid()).collect();
@@ -52,7 +58,9 @@ pub async fn list_shorter_than_planned(
         r#"WITH wanted AS (SELECT * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[]) AS w (seq, id, until))
            SELECT o.tenant_id AS "tenant_id!", o.vault_id AS "vault_id!", o.pack_id AS "id!", false AS "is_receipt!",
                   o.object_key AS "object_key!", o.version_id AS "version_id!", o.lock_until AS "lock_until!",
-                  max(w.until) AS "wanted!"
+                  max(w.until) AS "wanted!",
+                  EXISTS (SELECT FROM catalog.lock_alarms a WHERE a.tenant_id = o.tenant_id AND a.version_id = o.version_id
+                          AND a.object_key = $8::text || '/' || o.object_key AND a.cleared_at IS NULL) AS "is_alarmed!"
            FROM wanted w
            JOIN catalog.snapshot_packs r ON r.tenant_id = $1 AND r.workload_id = $2 AND r.first_seq <= w.seq
                 AND (r.last_seq IS NULL OR r.last_seq >= w.seq)
@@ -60,12 +68,14 @@ pub async fn list_shorter_than_planned(
            WHERE o.deleted_at IS NULL AND o.lock_until < $6 AND o.lock_until < w.until
            GROUP BY o.tenant_id, o.object_key
            UNION ALL
-           SELECT o.tenant_id, o.vault_id, o.snapshot_id, true, o.object_key, o.version_id, o.lock_until, w.until
+           SELECT o.tenant_id, o.vault_id, o.snapshot_id, true, o.object_key, o.version_id, o.lock_until, w.until,
+                  EXISTS (SELECT FROM catalog.lock_alarms a WHERE a.tenant_id = o.tenant_id AND a.version_id = o.version_id
+                          AND a.object_key = $8::text || '/' || o.object_key AND a.cleared_at IS NULL)
            FROM wanted w
            JOIN catalog.receipts c ON c.tenant_id = $1 AND c.snapshot_id = w.id
            JOIN catalog.replica_objects o ON o.tenant_id = c.tenant_id AND o.object_key = c.object_key
            WHERE o.lock_until < $6 AND o.lock_until < w.until
-           ORDER BY 7, 5 LIMIT $7"#,
+           ORDER BY 9, 7, 5 LIMIT $7"#,
         tx.tenant().uuid(),
         workload.uuid(),
         &seqs,
@@ -73,6 +83,7 @@ pub async fn list_shorter_than_planned(
         &dates,
         OffsetDateTime::from(due),
         limit,
+        store,
     )
     .fetch_all(tx.conn())
     .await?)

@@ -257,7 +257,8 @@ async fn look(place: &S3Store, row: &PackRow) -> Result<(), (What, String)> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Declared {
     pub pack_id: PackId,
-    /// Why it is lost now; `None`: it is sound, unreadable at the moment, or none of this vault, and stays as it is.
+    /// Why it is lost now; `None`: it is sound, unreadable at the moment, changed while it was looked at, or none of this
+    /// vault, and stays as it is.
     pub lost: Option<String>,
     pub detail: String,
 }
@@ -288,14 +289,20 @@ pub async fn declare(
             Ok(()) => Declared { pack_id, lost: None, detail: "it is sound".to_owned() },
             Err((What::Unreadable, detail)) => Declared { pack_id, lost: None, detail },
             Err((what, detail)) => {
-                lost.push(pack_id);
+                lost.push((pack_id, row.version_id.clone()));
                 let word = if what == What::Missing { "missing" } else { "damaged" };
                 Declared { pack_id, lost: Some(word.to_owned()), detail }
             }
         });
     }
     if !lost.is_empty() {
-        collection::declare_lost(app, crate::reconciler_scope(tenant), vault, &lost).await?;
+        let scope = crate::reconciler_scope(tenant);
+        let lost = collection::declare_lost(app, scope, vault, &lost).await?;
+        let changed = |one: &&mut Declared| one.lost.is_some() && !lost.contains(&one.pack_id);
+        for one in declared.iter_mut().filter(changed) {
+            one.lost = None;
+            one.detail = format!("{}, and it was changed meanwhile; look again", one.detail);
+        }
     }
     Ok(declared)
 }

@@ -6,7 +6,7 @@ use domain::{PackId, SessionId, TenantId, Timestamp};
 use pg::{SystemTx, TenantTx};
 use uuid::Uuid;
 
-use super::jobs::{at, by_tenant};
+use super::jobs::at;
 use crate::packs::store::PackRow;
 
 /// Moves the serving clock; a longer pause than `outage` since the last tick does not count. Gives its
@@ -70,22 +70,26 @@ pub async fn set_expired(
     Ok(by.flatten())
 }
 
-/// Uploaded packs of open sessions of any tenant whose lock ends before `until`.
+/// Uploaded packs of open sessions of any tenant whose lock ends before `until`, in id order after `after`.
 pub async fn list_short(
     tx: &mut SystemTx,
     until: Timestamp,
-) -> Result<Vec<(TenantId, Vec<Uuid>)>, pg::Error> {
+    after: Option<(TenantId, PackId)>,
+) -> Result<Vec<(TenantId, PackId)>, pg::Error> {
     let rows = sqlx::query!(
         "SELECT p.tenant_id, p.id FROM catalog.packs p
          JOIN catalog.sessions s ON s.tenant_id = p.tenant_id AND s.vault_id = p.vault_id AND s.state = 'open'
          WHERE p.state = 'uploaded' AND p.lock_until < $1
+           AND ($2::uuid IS NULL OR (p.tenant_id, p.id) > ($2, $3::uuid))
          GROUP BY p.tenant_id, p.id ORDER BY p.tenant_id, p.id LIMIT 512",
         at(until),
+        after.map(|(tenant, _)| tenant.uuid()),
+        after.map(|(_, pack)| pack.uuid()),
     )
     .fetch_all(tx.conn())
     .await?;
     let ids = |r: (Uuid, Uuid)| (TenantId::from_uuid(r.0), PackId::from_uuid(r.1));
-    Ok(by_tenant(rows.into_iter().map(|r| ids((r.tenant_id, r.id))).collect()))
+    Ok(rows.into_iter().map(|r| ids((r.tenant_id, r.id))).collect())
 }
 
 pub async fn find_uploaded(tx: &mut TenantTx, ids: &[Uuid]) -> Result<Vec<PackRow>, pg::Error> {

@@ -68,14 +68,20 @@ async fn expire(
 /// The store's or the database's; what was extended is recorded.
 pub async fn steward_round(app: &Catalog) -> Result<bool, Error> {
     let until = app.clock.now() + locks::SESSION_AHEAD;
-    let mut tx = SystemTx::begin(&app.db, SystemReason::LockSteward).await?;
-    let short = sql::list_short(&mut tx, until).await?;
-    drop(tx);
-    let mut round = Round::default();
-    for (tenant, ids) in &short {
-        round.note("locks of a tenant", steward(app, *tenant, ids, until).await);
+    let (mut round, mut after) = (Round::default(), None);
+    // What cannot be extended stays in the list: to begin with it again would keep others waiting.
+    loop {
+        let mut tx = SystemTx::begin(&app.db, SystemReason::LockSteward).await?;
+        let short = sql::list_short(&mut tx, until, after).await?;
+        drop(tx);
+        after = short.last().copied();
+        if after.is_none() {
+            return round.end(false);
+        }
+        for (tenant, ids) in by_tenant(short) {
+            round.note("locks of a tenant", steward(app, tenant, &ids, until).await);
+        }
     }
-    round.end(!short.is_empty())
 }
 
 async fn steward(
@@ -118,7 +124,7 @@ async fn abandon(app: &Catalog, tenant: TenantId, before: Timestamp) -> Result<(
 }
 
 /// Ids grouped by tenant, as a system query gives them in tenant order.
-pub(super) fn by_tenant(rows: Vec<(TenantId, PackId)>) -> Vec<(TenantId, Vec<uuid::Uuid>)> {
+fn by_tenant(rows: Vec<(TenantId, PackId)>) -> Vec<(TenantId, Vec<uuid::Uuid>)> {
     let mut grouped: Vec<(TenantId, Vec<uuid::Uuid>)> = Vec::new();
     for (tenant, pack) in rows {
         match grouped.last_mut() {

@@ -23,7 +23,7 @@ struct Shelf {
     kept: BTreeMap<PackId, (u64, SignedManifest)>,
 }
 
-/// Commits that read manifests at once: a chain of large ones takes memory.
+/// Requests that read manifests at once: a chain of large ones takes memory.
 const TURNS: usize = 4;
 
 /// A bounded shelf; the least recently used goes first.
@@ -39,7 +39,7 @@ impl Default for Manifests {
 }
 
 impl Manifests {
-    /// Waits for its turn to read the manifests of one commit.
+    /// Waits for its turn to read the manifests of one chain.
     ///
     /// # Errors
     /// Never while the role serves.

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 use domain::{PackId, SnapshotId, Timestamp, VaultId};
 use futures::{FutureExt as _, StreamExt as _};
 use pg::{AuditEvent, OperationalReason, TenantTx};
-use vault::store::{S3Store, StoreError};
+use vault::{
+    id::Sha256,
+    store::{S3Store, StoreError},
+};
 
 use super::{
     alarms::{self, About, Trouble},
@@ -22,18 +25,27 @@ const PARALLEL: usize = 16;
 /// From here on a store that does not answer is an alarm.
 const LATE: Duration = Duration::from_secs(3 * 86_400);
 
-/// Keeps those whose lock ends first, one row per object. True: some were left out.
-pub fn soonest(rows: &mut Vec<ShortRow>, budget: usize) -> bool {
+/// Of a budget, what goes to objects with a standing alarm: one in so many.
+const FOR_ALARMED: usize = 8;
+
+/// Keeps those whose lock ends first, one row per object; of those with an alarm, which would come first every time and
+/// leave nothing for others, a few, other ones each time. True: some were left out.
+pub fn soonest(rows: &mut Vec<ShortRow>, budget: usize, now: Timestamp) -> bool {
     let mut by_key: BTreeMap<String, ShortRow> = BTreeMap::new();
     for row in rows.drain(..) {
         let kept = by_key.entry(row.object_key.clone()).or_insert_with(|| row.clone());
         // Several snapshots may want it: the longest wins.
         kept.wanted = kept.wanted.max(row.wanted);
     }
-    rows.extend(by_key.into_values());
+    let (mut alarmed, fresh): (Vec<_>, Vec<_>) =
+        by_key.into_values().partition(|row| row.is_alarmed);
+    rows.extend(fresh);
     rows.sort_by_key(|row| row.lock_until);
-    let over = rows.len() > budget;
+    let share = budget.div_ceil(FOR_ALARMED);
+    let over = rows.len() > budget || alarmed.len() > share;
     rows.truncate(budget);
+    alarmed.sort_by_cached_key(|row| Sha256::of(format!("{now} {}", row.object_key).as_bytes()));
+    rows.extend(alarmed.into_iter().take(share));
     over
 }
 

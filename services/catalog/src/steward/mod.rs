@@ -1,6 +1,7 @@
 //! The lock steward: what is kept longer than its lock stays locked (R3), and what a certificate says about it.
 //!
-//! Invariants: a run asks the store about no more objects than its budget, those whose lock ends first; a lock is
+//! Invariants: a run asks the store about no more objects than its budget, those whose lock ends first; what is refused
+//! again and again has an alarm and a share of its own, so that it is in nobody's way; a lock is
 //! only ever asked to be longer than it is; what was done is recorded before the next batch, so a run can stop
 //! anywhere and the next goes on; a refusal is an alarm. It decides nothing about keeping: the plan does.
 
@@ -76,11 +77,11 @@ pub async fn round(app: &Catalog, budget: usize) -> Result<Report, Error> {
             rows.extend(short);
             due.push(Due { tenant, workload, snapshots });
             if rows.len() > budget.saturating_mul(2) {
-                report.left_over |= extend::soonest(&mut rows, budget);
+                report.left_over |= extend::soonest(&mut rows, budget, now);
             }
         }
     }
-    report.left_over |= extend::soonest(&mut rows, budget);
+    report.left_over |= extend::soonest(&mut rows, budget, now);
     let outcome = extend_all(app, &rows, now, &mut report).await;
     for due in &due {
         let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(due.tenant)).await?;

@@ -42,6 +42,8 @@ pub struct ShortRow {
     pub version_id: String,
     pub lock_until: OffsetDateTime,
     pub wanted: OffsetDateTime,
+    /// An alarm about it stands: it was asked for before, in vain.
+    pub is_alarmed: bool,
 }
 
 impl ShortRow {
@@ -50,8 +52,8 @@ impl ShortRow {
     }
 }
 
-/// The objects of a workload's snapshots that are locked too short, those that end first first. `wanted`: place in
-/// the chain, snapshot, date.
+/// The objects of a workload's snapshots that are locked too short, those that end first first, and those with an alarm
+/// after all others. `wanted`: place in the chain, snapshot, date.
 pub async fn list_short(
     tx: &mut TenantTx,
     workload: WorkloadId,
@@ -66,7 +68,9 @@ pub async fn list_short(
         r#"WITH wanted AS (SELECT * FROM unnest($3::bigint[], $4::uuid[], $5::timestamptz[]) AS w (seq, id, until))
            SELECT p.tenant_id AS "tenant_id!", p.vault_id AS "vault_id!", p.id AS "id!", false AS "is_receipt!",
                   p.object_key AS "object_key!", p.version_id AS "version_id!", p.lock_until AS "lock_until!",
-                  max(w.until) AS "wanted!"
+                  max(w.until) AS "wanted!",
+                  EXISTS (SELECT FROM catalog.lock_alarms a WHERE a.tenant_id = p.tenant_id AND a.object_key = p.object_key
+                          AND a.version_id = p.version_id AND a.cleared_at IS NULL) AS "is_alarmed!"
            FROM wanted w
            JOIN catalog.snapshot_packs r ON r.tenant_id = $1 AND r.workload_id = $2 AND r.first_seq <= w.seq
                 AND (r.last_seq IS NULL OR r.last_seq >= w.seq)
@@ -74,12 +78,14 @@ pub async fn list_short(
            WHERE p.state = 'live' AND p.lock_until < w.until
            GROUP BY p.tenant_id, p.id
            UNION ALL
-           SELECT s.tenant_id, s.vault_id, s.id, true, c.object_key, c.version_id, c.lock_until, w.until
+           SELECT s.tenant_id, s.vault_id, s.id, true, c.object_key, c.version_id, c.lock_until, w.until,
+                  EXISTS (SELECT FROM catalog.lock_alarms a WHERE a.tenant_id = c.tenant_id AND a.object_key = c.object_key
+                          AND a.version_id = c.version_id AND a.cleared_at IS NULL)
            FROM wanted w
            JOIN catalog.snapshots s ON s.tenant_id = $1 AND s.id = w.id
            JOIN catalog.receipts c ON c.tenant_id = s.tenant_id AND c.snapshot_id = s.id
            WHERE c.version_id IS NOT NULL AND c.lock_until < w.until
-           ORDER BY 7, 3 LIMIT $6"#,
+           ORDER BY 9, 7, 3 LIMIT $6"#,
         tx.tenant().uuid(),
         workload.uuid(),
         &seqs,

@@ -253,7 +253,7 @@ async fn a_lost_pack_is_never_committed_and_ends_commits_under_way() {
     let packs = world.upload_some(&agent, &session, 0..2).await;
     let manifest = world.manifest(&agent, &session, &mut Vec::new(), &packs, &[]).await;
     let scope = authz::Scope::without_permit(agent.tenant, authz::ScopeReason::Reconcile);
-    let lost = [packs[0].id()];
+    let lost = [(packs[0].id(), None)];
     catalog::collection::declare_lost(&world.catalog, scope, agent.vault, &lost)
         .await
         .expect("lost");

@@ -10,8 +10,25 @@ use domain::PackId;
 use crate::support::{Agent, World, code_of, world};
 
 async fn lose(world: &World, agent: &Agent, pack: PackId) {
-    let lost = declare_lost(&world.catalog, agent.scope(), agent.vault, &[pack]).await;
-    assert_eq!(lost.expect("declared"), 1);
+    let lost = declare_lost(&world.catalog, agent.scope(), agent.vault, &[(pack, None)]).await;
+    assert_eq!(lost.expect("declared"), [pack]);
+}
+
+/// Looking at many packs takes hours, and a repair may come first.
+#[tokio::test]
+async fn a_pack_that_has_another_version_by_now_is_not_lost() {
+    let world = world().await;
+    let agent = world.agent(world.app.tenant()).await;
+    let mut chain = Vec::new();
+    world.backup(&agent, &mut chain, 2, &[]).await;
+    let packs = vault::manifest::resolve(&chain).expect("set");
+    let looked_at: Vec<_> =
+        packs.iter().map(|pack| (pack.id, Some(pack.version_id.clone()))).collect();
+    let [first, second] = &looked_at[..] else { panic!("two packs") };
+    let old = (first.0, Some("the version before".to_owned()));
+    let declared = [old, second.clone()];
+    let lost = declare_lost(&world.catalog, agent.scope(), agent.vault, &declared).await;
+    assert_eq!(lost.expect("declared"), [second.0]);
 }
 
 #[tokio::test]

@@ -155,7 +155,7 @@ async fn an_expired_snapshot_comes_back_when_the_newer_ones_are_damaged() {
     let newest: api::catalog::SnapshotPacks =
         agent.get(&format!("snapshots/{}/packs", all[3])).await.expect("packs");
     let data = newest.items.iter().find(|pack| pack.kind == api::catalog::PackKind::Data);
-    let lost = [data.expect("data").id];
+    let lost = [(data.expect("data").id, None)];
     collection::declare_lost(&world.catalog, scope, agent.vault, &lost).await.expect("lost");
     world.advance(UNDO);
     assert!(

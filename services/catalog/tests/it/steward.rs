@@ -104,6 +104,30 @@ async fn a_small_budget_takes_the_earliest_ends_first_and_the_next_run_goes_on()
     assert!(locks(&world, &agent, id).await.values().all(|until| *until > world.now() + 20 * DAY));
 }
 
+/// The store has lost what one tenant needs first, more than the budget: it is alarmed once, and others have their turn.
+#[tokio::test]
+async fn what_cannot_be_extended_is_in_nobodys_way() {
+    let world = world().await;
+    let poor = world.agent(world.app.tenant()).await;
+    backup(&world, &poor, 9).await;
+    world.execute("UPDATE catalog.packs SET version_id = 'gone'").await;
+    world.advance(DAY);
+    let other = world.agent(world.app.tenant()).await;
+    let id = backup(&world, &other, 2).await;
+    world.advance(361 * DAY);
+    let before = locks(&world, &other, id).await;
+    let standing = "SELECT count(*) FROM catalog.lock_alarms WHERE kind = 'missing'";
+    for _ in 0..6 {
+        steward::round(&world.catalog, 4).await.expect("run");
+    }
+    assert_eq!(world.count(standing).await, 10, "nine packs and the manifest");
+    let after = locks(&world, &other, id).await;
+    assert!(after.iter().all(|(pack, until)| *until > before[pack]), "the other's are longer");
+    // Once they are there again, they have their turn too.
+    let report = steward::round(&world.catalog, 4).await.expect("run");
+    assert_eq!((report.extended, report.failed, report.left_over), (0, 1, true));
+}
+
 #[tokio::test]
 async fn what_the_rule_lets_go_is_not_extended() {
     let world = world().await;
