@@ -65,12 +65,17 @@ pub async fn rebuild(
             continue;
         }
         let facts = gather::read_vault(app, tenant, vault).await?;
-        let rows = plan::plan(tenant, vault, facts, app.clock.now());
+        // From the numbers that are given to the last row nothing else is committed here.
+        let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
+        let known = store::lock_known(&mut tx, vault).await?;
+        let rows = plan::plan((tenant, vault), facts, &known, app.clock.now());
         let mut report = report(vault, &rows);
         if mode == Mode::Apply && rows.keys.is_some() {
-            let written = write(app, tenant, vault, &rows).await?;
+            let written = write(app, tx, vault, &rows).await?;
             report.written = written.rows;
             report.findings.extend(written.held.iter().map(held));
+        } else {
+            tx.rollback().await?;
         }
         reports.push(report);
     }
@@ -104,12 +109,11 @@ fn report(vault: VaultId, rows: &Rows) -> Report {
 
 async fn write(
     app: &Catalog,
-    tenant: TenantId,
+    mut tx: TenantTx,
     vault: VaultId,
     rows: &Rows,
 ) -> Result<Written, Error> {
     let now = app.clock.now();
-    let mut tx = TenantTx::begin(&app.db, crate::reconciler_scope(tenant)).await?;
     let written = store::write(&mut tx, vault, rows, &*app.ids, now).await?;
     let actor = crate::reconciler();
     let fresh = || EventId::fresh(&*app.ids, now);

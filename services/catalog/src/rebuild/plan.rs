@@ -1,6 +1,7 @@
 //! From what a bucket says to the rows of a catalog. Pure.
 //!
-//! Invariant: the same bucket makes the same rows, whatever the order it was read in; every pack a snapshot needs has a
+//! Invariant: the same bucket makes the same rows, whatever the order it was read in; what the database knows keeps its
+//! numbers, and nothing else gets them; every pack a snapshot needs has a
 //! row, as `lost` if the store does not have it; a snapshot whose list of packs cannot be derived becomes no row but a
 //! matter for a person.
 
@@ -132,8 +133,50 @@ pub struct Rows {
     pub findings: Vec<String>,
 }
 
+/// Numbers the database has given already.
+#[derive(Default)]
+pub struct Known {
+    /// The highest place of a workload's chain.
+    pub last_seq: BTreeMap<WorkloadId, i64>,
+    pub snapshots: BTreeMap<SnapshotId, i64>,
+    pub fences: BTreeMap<SessionId, (WorkloadId, i64)>,
+    /// Of packs in their sessions.
+    pub places: BTreeMap<PackId, (SessionId, i64)>,
+}
+
+impl Known {
+    /// The places of a chain: what is known keeps its own, the others come after all of them. In order.
+    fn number<'m>(
+        &self,
+        workload: WorkloadId,
+        mut chain: Vec<&'m ManifestFacts>,
+    ) -> Vec<(i64, SnapshotId, &'m ManifestFacts)> {
+        chain.sort_by_key(|manifest| (committed_at(&manifest.found), manifest.found.signed.id));
+        let mut last = self.last_seq.get(&workload).copied().unwrap_or(0);
+        let known = |id| self.snapshots.get(&id).copied();
+        let ids = chain.iter().filter_map(|manifest| known(manifest.found.snapshot()?));
+        last = ids.fold(last, i64::max);
+        let numbered = chain.into_iter().filter_map(|manifest| {
+            let id = manifest.found.snapshot()?;
+            let seq = known(id).unwrap_or_else(|| {
+                last += 1;
+                last
+            });
+            Some((seq, id, manifest))
+        });
+        let mut numbered: Vec<_> = numbered.collect();
+        numbered.sort_by_key(|(seq, ..)| *seq);
+        numbered
+    }
+}
+
 /// Makes the rows.
-pub fn plan(tenant: TenantId, vault: VaultId, facts: Facts, now: Timestamp) -> Rows {
+pub fn plan(
+    (tenant, vault): (TenantId, VaultId),
+    facts: Facts,
+    known: &Known,
+    now: Timestamp,
+) -> Rows {
     let mut rows = Rows { findings: facts.findings, ..Rows::default() };
     let Some(keys) = &facts.keys else { return rows };
     rows.keys = key_rows(keys, &mut rows.findings);
@@ -151,17 +194,17 @@ pub fn plan(tenant: TenantId, vault: VaultId, facts: Facts, now: Timestamp) -> R
     let objects: BTreeMap<PackId, &ObjectFacts> =
         facts.objects.iter().map(|object| (object.id, object)).collect();
     let mut needs = Needs::default();
-    for (workload, mut chain) in chains {
-        chain.sort_by_key(|manifest| (committed_at(&manifest.found), manifest.found.signed.id));
+    for (workload, chain) in chains {
+        let chain = known.number(workload, chain);
         snapshots(&chain, &objects, &mut needs, &mut rows);
-        needs.references(workload, chain.len(), &mut rows.references);
+        needs.references(workload, &chain, &mut rows.references);
     }
-    sessions(&facts.manifests, &facts.objects, now, &mut rows);
+    sessions((&facts.manifests, &facts.objects), known, now, &mut rows);
     workloads(&facts.manifests, &mut rows);
-    packs(tenant, vault, &facts.objects, &needs, &mut rows);
-    let known: BTreeSet<SnapshotId> = rows.snapshots.iter().map(|row| row.id).collect();
+    packs((tenant, vault), &facts.objects, (&needs, known), &mut rows);
+    let ids: BTreeSet<SnapshotId> = rows.snapshots.iter().map(|row| row.id).collect();
     let of_known = |rows: Vec<ProofFacts>| {
-        rows.into_iter().filter(|row| known.contains(&row.snapshot)).collect()
+        rows.into_iter().filter(|row| ids.contains(&row.snapshot)).collect()
     };
     rows.receipts = of_known(facts.receipts);
     rows.forgets = of_known(facts.forgets);
@@ -198,37 +241,46 @@ fn committed_at(found: &Found) -> Timestamp {
     found.receipt.as_ref().map_or(found.signed.manifest.created, |receipt| receipt.committed_at)
 }
 
-/// Which pack which places of a chain need.
+/// A chain with its numbers.
+type Numbered<'m> = (i64, SnapshotId, &'m ManifestFacts);
+
+/// Which pack which snapshots of a chain need.
 #[derive(Default)]
 struct Needs {
-    by_pack: BTreeMap<PackId, BTreeSet<i64>>,
+    /// Indices into the chain.
+    by_pack: BTreeMap<PackId, BTreeSet<usize>>,
     /// Over all chains: what manifests say of the packs they name.
     named: BTreeMap<PackId, (PackRef, SessionId)>,
     live: BTreeSet<PackId>,
 }
 
 impl Needs {
-    fn add(&mut self, pack: PackId, seq: i64) {
-        self.by_pack.entry(pack).or_default().insert(seq);
+    fn add(&mut self, pack: PackId, at: usize) {
+        self.by_pack.entry(pack).or_default().insert(at);
         self.live.insert(pack);
     }
-    /// Places become intervals; the one that reaches the end of the chain stays open.
-    fn references(&mut self, workload: WorkloadId, length: usize, rows: &mut Vec<ReferenceRow>) {
-        let end = i64::try_from(length).unwrap_or(i64::MAX);
+    /// Neighbours become intervals; the one that reaches the end of the chain stays open.
+    fn references(
+        &mut self,
+        workload: WorkloadId,
+        chain: &[Numbered<'_>],
+        rows: &mut Vec<ReferenceRow>,
+    ) {
+        let number = |at: usize| chain.get(at).map_or(i64::MAX, |(seq, ..)| *seq);
         for (pack, places) in std::mem::take(&mut self.by_pack) {
-            let mut open: Option<(i64, i64)> = None;
-            let mut close = |(first, last): (i64, i64)| {
-                let last_seq = (last < end).then_some(last);
-                rows.push(ReferenceRow { workload, pack, first_seq: first, last_seq });
+            let mut open: Option<(usize, usize)> = None;
+            let mut close = |(first, last): (usize, usize)| {
+                let last_seq = (last + 1 < chain.len()).then(|| number(last));
+                rows.push(ReferenceRow { workload, pack, first_seq: number(first), last_seq });
             };
-            for seq in places {
+            for at in places {
                 open = match open {
-                    Some((first, last)) if last + 1 == seq => Some((first, seq)),
+                    Some((first, last)) if last + 1 == at => Some((first, at)),
                     Some(done) => {
                         close(done);
-                        Some((seq, seq))
+                        Some((at, at))
                     }
-                    None => Some((seq, seq)),
+                    None => Some((at, at)),
                 };
             }
             open.into_iter().for_each(&mut close);
@@ -238,22 +290,21 @@ impl Needs {
 
 /// The snapshots of one workload, in order, and what they need.
 fn snapshots(
-    chain: &[&ManifestFacts],
+    chain: &[Numbered<'_>],
     objects: &BTreeMap<PackId, &ObjectFacts>,
     needs: &mut Needs,
     rows: &mut Rows,
 ) {
     let by_manifest: BTreeMap<PackId, (SnapshotId, Option<PackId>, u8)> = chain
         .iter()
-        .filter_map(|manifest| {
+        .map(|(_, id, manifest)| {
             let signed = &manifest.found.signed;
             let parent = signed.manifest.parent.as_ref().map(|link| link.manifest);
-            Some((signed.id, (manifest.found.snapshot()?, parent, signed.manifest.depth)))
+            (signed.id, (*id, parent, signed.manifest.depth))
         })
         .collect();
-    for (seq, manifest) in (1_i64..).zip(chain) {
+    for (place, (seq, id, manifest)) in chain.iter().enumerate() {
         let (found, set) = (&manifest.found, manifest.packs.clone().unwrap_or_default());
-        let Some(id) = found.snapshot() else { continue };
         let signed = &found.signed;
         let forgotten = found.is_forgotten();
         for pack in set.iter() {
@@ -261,27 +312,26 @@ fn snapshots(
             if forgotten && !objects.contains_key(&pack.id) {
                 continue;
             }
-            needs.add(pack.id, seq);
+            needs.add(pack.id, place);
             let session = signed.manifest.session;
             needs.named.entry(pack.id).or_insert_with(|| (pack.clone(), session));
         }
         let mut link = Some(signed.id);
         for _ in 0..=signed.manifest.depth {
             let Some(at) = link.filter(|at| objects.contains_key(at)) else { break };
-            needs.add(at, seq);
+            needs.add(at, place);
             link = by_manifest.get(&at).and_then(|(_, parent, _)| *parent);
         }
         let locks = set.iter().map(|pack| pack.id).chain([signed.id]);
         let locks = locks.filter_map(|id| objects.get(&id)).map(|object| object.lock_until);
-        let row = snapshot(manifest, id, seq, locks.min(), objects, &by_manifest);
+        let row = snapshot(manifest, (*id, *seq), locks.min(), objects, &by_manifest);
         rows.snapshots.push(row);
     }
 }
 
 fn snapshot(
     manifest: &ManifestFacts,
-    id: SnapshotId,
-    seq: i64,
+    (id, seq): (SnapshotId, i64),
     lock: Option<Timestamp>,
     objects: &BTreeMap<PackId, &ObjectFacts>,
     by_manifest: &BTreeMap<PackId, (SnapshotId, Option<PackId>, u8)>,
@@ -337,9 +387,18 @@ fn snapshot(
 }
 
 /// Sessions that manifests name, and those that only packs name.
-fn sessions(manifests: &[ManifestFacts], objects: &[ObjectFacts], now: Timestamp, rows: &mut Rows) {
+fn sessions(
+    (manifests, objects): (&[ManifestFacts], &[ObjectFacts]),
+    known: &Known,
+    now: Timestamp,
+    rows: &mut Rows,
+) {
     let mut sessions: BTreeMap<SessionId, SessionRow> = BTreeMap::new();
-    let mut fences: BTreeSet<(WorkloadId, i64)> = BTreeSet::new();
+    let mut fences: BTreeSet<(WorkloadId, i64)> = known.fences.values().copied().collect();
+    let mut fence_of = |session: SessionId, workload, wanted| match known.fences.get(&session) {
+        Some((_, fence)) => *fence,
+        None => free(&mut fences, workload, wanted),
+    };
     let mut homes: BTreeMap<AgentId, WorkloadId> = BTreeMap::new();
     // Committed ones first: of two manifests of one session theirs is the word that counts.
     let mut order: Vec<&ManifestFacts> = manifests.iter().collect();
@@ -352,7 +411,7 @@ fn sessions(manifests: &[ManifestFacts], objects: &[ObjectFacts], now: Timestamp
         let said = &manifest.found.signed.manifest;
         homes.insert(said.agent, said.workload);
         let fence = i64::try_from(said.fence).unwrap_or(i64::MAX);
-        let fence = free(&mut fences, said.workload, fence);
+        let fence = fence_of(said.session, said.workload, fence);
         let run = manifest.found.receipt.as_ref().map(|receipt| receipt.run);
         sessions.entry(said.session).or_insert_with(|| SessionRow {
             id: said.session,
@@ -371,7 +430,7 @@ fn sessions(manifests: &[ManifestFacts], objects: &[ObjectFacts], now: Timestamp
         if sessions.contains_key(&maker.session) {
             continue;
         }
-        let fence = free(&mut fences, workload, -1);
+        let fence = fence_of(maker.session, workload, -1);
         let row = SessionRow {
             id: maker.session,
             workload,
@@ -423,16 +482,19 @@ fn workloads(manifests: &[ManifestFacts], rows: &mut Rows) {
 }
 
 fn packs(
-    tenant: TenantId,
-    vault: VaultId,
+    (tenant, vault): (TenantId, VaultId),
     objects: &[ObjectFacts],
-    needs: &Needs,
+    (needs, known): (&Needs, &Known),
     rows: &mut Rows,
 ) {
     let sessions: BTreeSet<SessionId> = rows.sessions.iter().map(|session| session.id).collect();
     let by_manifest: BTreeMap<PackId, SessionId> =
         rows.snapshots.iter().map(|row| (row.manifest, row.session)).collect();
-    let mut taken: BTreeSet<(SessionId, i64)> = BTreeSet::new();
+    let mut taken: BTreeSet<(SessionId, i64)> = known.places.values().copied().collect();
+    let mut place_of = |pack: PackId, session, wanted| match known.places.get(&pack) {
+        Some((_, seq)) => *seq,
+        None => place(&mut taken, session, wanted),
+    };
     let mut there = BTreeSet::new();
     // Packs first: their places are sealed into them; manifests and what is lost take what is left.
     let mut order: Vec<&ObjectFacts> = objects.iter().collect();
@@ -452,7 +514,7 @@ fn packs(
             continue;
         };
         let wanted = object.maker.map_or(0, |maker| i64::try_from(maker.seq).unwrap_or(0));
-        let seq = place(&mut taken, session, wanted);
+        let seq = place_of(object.id, session, wanted);
         let live = needs.live.contains(&object.id);
         there.insert(object.id);
         rows.packs.push(PackRow {
@@ -478,7 +540,7 @@ fn packs(
         rows.packs.push(PackRow {
             id: *id,
             session: *session,
-            seq: place(&mut taken, *session, 0),
+            seq: place_of(*id, *session, 0),
             kind: pack.kind.as_str(),
             state: "lost",
             sha256: pack.sha256,

@@ -1,12 +1,14 @@
 //! SQL of a rebuild: what is there already stays as it is, but what was forgotten since is forgotten.
 
-use domain::{EventId, IdGen, SnapshotId, Timestamp, VaultId};
+use domain::{EventId, IdGen, PackId, SessionId, SnapshotId, Timestamp, VaultId, WorkloadId};
 use pg::TenantTx;
 use time::OffsetDateTime;
 
 use crate::{collection::expiry_store, freezes};
 
-use super::plan::{KeyRows, PackRow, ReferenceRow, Rows, SessionRow, SnapshotRow, WorkloadRow};
+use super::plan::{
+    KeyRows, Known, PackRow, ReferenceRow, Rows, SessionRow, SnapshotRow, WorkloadRow,
+};
 
 /// What a rebuild changed.
 #[derive(Debug, Default)]
@@ -17,6 +19,47 @@ pub struct Written {
     pub forgotten: Vec<SnapshotId>,
     /// The same, under hold: they stand as before.
     pub held: Vec<SnapshotId>,
+}
+
+/// The numbers this vault's rows have. Its workloads stay locked: no commit gives others until the transaction ends.
+pub async fn lock_known(tx: &mut TenantTx, vault: VaultId) -> Result<Known, pg::Error> {
+    let (tenant, vault) = (tx.tenant().uuid(), vault.uuid());
+    let mut known = Known::default();
+    let rows = sqlx::query!(
+        "SELECT id, last_seq FROM catalog.workloads WHERE tenant_id = $1 AND vault_id = $2 ORDER BY id FOR UPDATE",
+        tenant,
+        vault,
+    );
+    for row in rows.fetch_all(tx.conn()).await? {
+        known.last_seq.insert(WorkloadId::from_uuid(row.id), row.last_seq);
+    }
+    let rows = sqlx::query!(
+        "SELECT id, seq FROM catalog.snapshots WHERE tenant_id = $1 AND vault_id = $2",
+        tenant,
+        vault,
+    );
+    for row in rows.fetch_all(tx.conn()).await? {
+        known.snapshots.insert(SnapshotId::from_uuid(row.id), row.seq);
+    }
+    let rows = sqlx::query!(
+        "SELECT id, workload_id, fence FROM catalog.sessions WHERE tenant_id = $1 AND vault_id = $2",
+        tenant,
+        vault,
+    );
+    for row in rows.fetch_all(tx.conn()).await? {
+        let place = (WorkloadId::from_uuid(row.workload_id), row.fence);
+        known.fences.insert(SessionId::from_uuid(row.id), place);
+    }
+    let rows = sqlx::query!(
+        "SELECT id, session_id, seq FROM catalog.packs WHERE tenant_id = $1 AND vault_id = $2",
+        tenant,
+        vault,
+    );
+    for row in rows.fetch_all(tx.conn()).await? {
+        let place = (SessionId::from_uuid(row.session_id), row.seq);
+        known.places.insert(PackId::from_uuid(row.id), place);
+    }
+    Ok(known)
 }
 
 /// Writes every row that is missing, and what was forgotten since the rows that are there.
