@@ -48,11 +48,17 @@ pub struct Volume {
     pub id: SnapshotId,
     pub reader: Arc<Reader>,
     links: OnceLock<HashMap<u64, u32>>,
+    /// Held by who counts them: one walk is enough.
+    counting: Mutex<()>,
 }
 
 impl Volume {
     /// Names of the file of this group within the snapshot. Counted once, by a walk over all entries.
     pub fn names(&self, link: u64) -> Result<u32, ReadError> {
+        if let Some(links) = self.links.get() {
+            return Ok(links.get(&link).copied().unwrap_or(1));
+        }
+        let _turn = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(links) = self.links.get() {
             return Ok(links.get(&link).copied().unwrap_or(1));
         }
@@ -132,7 +138,8 @@ impl Shelf {
         if let Some(volume) = state.open.iter().find(|volume| volume.id == id) {
             return Ok(Arc::clone(volume));
         }
-        let volume = Arc::new(Volume { id, reader, links: OnceLock::new() });
+        let volume =
+            Arc::new(Volume { id, reader, links: OnceLock::new(), counting: Mutex::default() });
         state.open.push(Arc::clone(&volume));
         if state.open.len() > OPEN {
             state.open.remove(0);
