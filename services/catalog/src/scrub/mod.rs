@@ -8,6 +8,7 @@ mod store;
 
 use std::time::Duration;
 
+use api::catalog::PackState;
 use domain::{EventId, PackId, SnapshotId, TenantId, Timestamp, VaultId};
 use futures::StreamExt as _;
 use pg::{AuditEvent, TenantTx};
@@ -289,7 +290,10 @@ pub async fn declare(
             Ok(()) => Declared { pack_id, lost: None, detail: "it is sound".to_owned() },
             Err((What::Unreadable, detail)) => Declared { pack_id, lost: None, detail },
             Err((what, detail)) => {
-                lost.push((pack_id, row.version_id.clone()));
+                // Who repeats it is told the same.
+                if row.state() != PackState::Lost {
+                    lost.push((pack_id, row.version_id.clone()));
+                }
                 let word = if what == What::Missing { "missing" } else { "damaged" };
                 Declared { pack_id, lost: Some(word.to_owned()), detail }
             }
@@ -297,9 +301,9 @@ pub async fn declare(
     }
     if !lost.is_empty() {
         let scope = crate::reconciler_scope(tenant);
-        let lost = collection::declare_lost(app, scope, vault, &lost).await?;
-        let changed = |one: &&mut Declared| one.lost.is_some() && !lost.contains(&one.pack_id);
-        for one in declared.iter_mut().filter(changed) {
+        let done = collection::declare_lost(app, scope, vault, &lost).await?;
+        let changed = |id: PackId| lost.iter().any(|(one, _)| *one == id) && !done.contains(&id);
+        for one in declared.iter_mut().filter(|one| changed(one.pack_id)) {
             one.lost = None;
             one.detail = format!("{}, and it was changed meanwhile; look again", one.detail);
         }
