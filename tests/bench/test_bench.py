@@ -214,4 +214,4 @@ def test_what_is_needed_at_least_is_shared_by_the_cores(monkeypatch):
     least = {"cat": 1.0, "zstd -3 -B128K": 3.0}
     text = profiling.written({"linux": [("first", cost, {"kernel": 0.5, "our own": 0.5}, least)]}, "zstd")
     assert "| first/linux | 2.00 | cat 1.00, zstd -3 -B128K 3.00 | 5.00 | 2.50 |" in text
-    assert "| first/linux | 5.00 | 8.00 | 80 % | 1.00 | 50 % |" in text
+    assert "| first/linux | 5.00 | 8.00 | 1.00 | 90 % | 50 % |" in text
