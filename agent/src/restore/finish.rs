@@ -1,6 +1,6 @@
 //! What comes after content: links, FIFOs, sockets, devices, and the metadata of folders.
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, sync::atomic::Ordering};
 
 use vault::tree::{Entry, EntryKind};
 
@@ -158,6 +158,7 @@ pub fn folders(work: &Work<'_>, folders: Spill) -> Result<(), RestoreError> {
         };
         if work.resumed {
             for name in sweep(&folder, Leavings::Parts) {
+                work.left_aside.store(true, Ordering::Relaxed);
                 let path = [&entry.path[..], &name].join(&b'/');
                 work.confess(
                     path.strip_prefix(b"/").unwrap_or(&path),

@@ -28,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -254,6 +254,8 @@ pub(crate) struct Work<'a> {
     pub overwrite: Overwrite,
     /// An earlier restore into this target was interrupted.
     pub resumed: bool,
+    /// Files that it had set aside are where they were.
+    pub left_aside: AtomicBool,
     pub zero_damaged: bool,
     pub limits: Limits,
     pub figures: Arc<Figures>,
@@ -396,6 +398,7 @@ pub fn restore(
         root,
         overwrite: order.overwrite,
         resumed: marker.resumed,
+        left_aside: AtomicBool::new(false),
         zero_damaged: order.options.unreadable == Unreadable::Zero,
         limits: order.options.limits.unwrap_or(Limits::for_cores(cores)),
         figures,
@@ -420,11 +423,16 @@ pub fn restore(
     work.ended()?;
     let scanned = scanned?;
     if scanned.matched == 0 && !order.selection().is_everything() {
-        marker.remove(&work.root);
+        if !work.resumed {
+            marker.remove(&work.root);
+        }
         return Err(RestoreError::NothingMatches);
     }
     let report = finish(&work, order, scanned)?;
-    marker.remove(&work.root);
+    // A later restore is to know of them.
+    if !work.left_aside.load(Ordering::Relaxed) {
+        marker.remove(&work.root);
+    }
     Ok(report)
 }
 

@@ -252,7 +252,8 @@ impl Planner<'_, '_, '_, '_> {
         }
         let seat = self.work.seats.at(above)?;
         let existing = match seat.folder.stat(name)? {
-            None if entry.is_file() => give_back(&seat.folder, name)?,
+            // Not when another restore is alive: it may be changing it this moment.
+            None if entry.is_file() && self.work.resumed => give_back(&seat.folder, name)?,
             existing => existing,
         };
         let mut place = match existing {

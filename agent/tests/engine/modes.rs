@@ -275,9 +275,21 @@ fn a_file_that_was_being_changed_is_never_removed_and_gets_its_name_back() {
     assert!(problems[0].path.ends_with(&aside("large")), "{problems:?}");
     assert!(fs::read(there.join(aside("large"))).expect("still there") == was);
 
+    // So does one that finds nothing to restore, and one beside a restore that is alive.
+    let nothing = Order { include: glob_rules(&["**/none"]).expect("rule"), ..order };
+    let cancel = CancellationToken::new();
+    let refused = restore(&taken.reader, &nothing, &SystemIds, Arc::default(), cancel);
+    assert!(matches!(refused, Err(RestoreError::NothingMatches)), "{refused:?}");
+    let marker = fs::File::open(target.join(".everhold-restoring")).expect("the marker stays");
+    rustix::fs::flock(&marker, rustix::fs::FlockOperation::LockExclusive).expect("alive");
+    let (beside, _) = ordered(&taken, &target, Overwrite::Never, Options::default());
+    assert_eq!(beside.expect("restores").problems, []);
+    assert!(fs::read(there.join(aside("large"))).expect("still there") == was);
+    fs::remove_file(there.join("large")).expect("as it was");
+    drop(marker);
+
     // What it needs cannot be had: it has its name again, and nobody takes it for restored.
     vault.store.hide_data(true);
-    killed_again(&target);
     let (failed, _) =
         ordered(&vault.reopened(&taken), &target, Overwrite::Changed, Options::default());
     let problems = failed.expect("ends").problems;
@@ -296,10 +308,6 @@ fn a_file_that_was_being_changed_is_never_removed_and_gets_its_name_back() {
     assert!(report.bytes <= 2 << 20, "{} bytes written", report.bytes);
     assert_eq!(describe(&there), describe(&source));
     assert_eq!(names_in(&there), ["large", "small"]);
-}
-
-fn killed_again(target: &Path) {
-    fs::write(target.join(".everhold-restoring"), b"").expect("marker");
 }
 
 #[test]
