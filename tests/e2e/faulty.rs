@@ -10,16 +10,15 @@ use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
 use testkit::proxy::{Fault, FaultProxy, Request, Rule};
 
 use crate::{
     compare,
-    harness::{Agent, Platform, bin, folder, is_root, noise, tool},
+    harness::{Agent, Platform, Stop, bin, folder, is_root, noise, tool},
 };
 
 /// A platform whose store and control plane are reached through proxies.
@@ -32,16 +31,6 @@ pub struct Faulty {
     pub store: FaultProxy,
     _process: Stop,
     pub dir: tempfile::TempDir,
-}
-
-/// Ends a process with the test.
-pub struct Stop(Child);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
-        let _ = self.0.wait();
-    }
 }
 
 /// `everhold devstore` on a folder with one key for all jobs.

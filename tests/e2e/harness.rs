@@ -128,6 +128,16 @@ impl Drop for Platform {
     }
 }
 
+/// A process that is told to end, and waited for, when the test is over.
+pub struct Stop(pub Child);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
 fn launch(state: &Path, args: &[OsString]) -> (Child, Value) {
     fs::create_dir_all(state).expect("state folder");
     let log = fs::OpenOptions::new()
@@ -178,7 +188,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(output: &Output) -> Self {
+    pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -5,6 +5,7 @@
 
 mod borders;
 mod compare;
+mod console;
 mod crash;
 mod faulty;
 mod harness;

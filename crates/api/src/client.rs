@@ -186,6 +186,12 @@ impl Client {
         self.call(Method::PUT, path, Some(body)).await
     }
 
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete<R: DeserializeOwned>(&self, path: &str) -> Result<R, Error> {
+        self.call(Method::DELETE, path, None::<&()>).await
+    }
+
     /// One call; `path` starts with `/` and holds the query. A clock-skew answer is learnt from and tried once more.
     ///
     /// # Errors

@@ -44,6 +44,16 @@ pub enum Fact {
     Meter(MeterEvent),
     /// The catalog committed a snapshot for this run: the scheduler's truth about success.
     SnapshotCommitted(SnapshotCommitted),
+    /// The catalog knows a new workload: the tenant's default policy may hold for it.
+    WorkloadCreated(WorkloadCreated),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkloadCreated {
+    pub event_id: domain::EventId,
+    pub tenant_id: TenantId,
+    pub workload_id: domain::WorkloadId,
+    pub agent_id: AgentId,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -90,7 +90,7 @@ pub struct FieldProblem {
 
 /// RFC 9457 body. Content type `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
-#[error("{title}{}", .detail.as_deref().map(|d| format!(": {d}")).unwrap_or_default())]
+#[error("{title}{}", said(.detail.as_deref(), .fields))]
 pub struct Problem {
     pub code: Code,
     pub status: u16,
@@ -107,6 +107,13 @@ pub struct Problem {
     /// Server time, with `clock_skew`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time: Option<domain::Timestamp>,
+}
+
+/// What follows the title: the detail, and every wrong field.
+fn said(detail: Option<&str>, fields: &[FieldProblem]) -> String {
+    let fields = fields.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.detail));
+    let all: Vec<String> = detail.map(str::to_owned).into_iter().chain(fields).collect();
+    if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
 }
 
 impl Problem {
@@ -157,6 +164,15 @@ mod tests {
             .map(|c| format!("{} {} {:?} {}", c.status(), c.as_str(), c.advice(), c.title()))
             .collect();
         insta::assert_snapshot!(list.join("\n"));
+    }
+
+    #[test]
+    fn a_problem_says_every_wrong_field() {
+        let problem = Problem::new(Code::Validation)
+            .field("name", "must not be empty")
+            .field("zone", "is none");
+        assert_eq!(problem.to_string(), "A field is wrong: name: must not be empty; zone: is none");
+        assert_eq!(Problem::not_found().to_string(), "There is no such thing");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Bodies of the scheduler role: runs, leases, progress.
 
 use domain::{
-    AgentId, RunId, SnapshotId, TenantId, Timestamp, WorkloadId, run::RunState,
+    AgentId, PolicyId, RunId, SnapshotId, TenantId, Timestamp, WorkloadId, run::RunState,
     source::RunException,
 };
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,10 @@ pub enum Trigger {
     Manual,
     /// Started on the machine itself.
     Local,
+    /// It was due by its policy.
+    Schedule,
+    /// Another attempt after one that failed.
+    Retry,
 }
 
 impl Trigger {
@@ -21,7 +25,17 @@ impl Trigger {
         match self {
             Self::Manual => "manual",
             Self::Local => "local",
+            Self::Schedule => "schedule",
+            Self::Retry => "retry",
         }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Manual, Self::Local, Self::Schedule, Self::Retry];
+        all.into_iter().find(|trigger| trigger.as_str() == text)
+    }
+    /// Nobody asked for it: its policy did.
+    pub const fn is_planned(self) -> bool {
+        matches!(self, Self::Schedule | Self::Retry)
     }
 }
 
@@ -31,7 +45,7 @@ impl Trigger {
 #[serde(deny_unknown_fields)]
 pub struct CreateRun {
     pub workload_id: WorkloadId,
-    /// What to back up. Absent: what the workload's last run did.
+    /// What to back up. Absent: what its policy says, or else what the workload's last run did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RunSource>,
 }
@@ -75,6 +89,18 @@ pub struct Run {
     /// Why it failed, in words that say what to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The policy it became due by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_id: Option<PolicyId>,
+    /// When it became due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// It does not start before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_after: Option<Timestamp>,
+    /// Queued until then, it is missed, or waits for its next window. Absent: it waits for its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by: Option<Timestamp>,
 }
 
 /// Figures of a run under way.

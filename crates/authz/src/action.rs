@@ -91,6 +91,10 @@ define_actions! {
         MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer, TenantApprover, Auditor, Agent];
     RunLease "run.lease" Owned [Agent];
     RunCancel "run.cancel" Owned [MspOwner, MspTech, TenantAdmin, TenantOperator];
+    PolicyRead "policy.read" Owned [
+        MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer, TenantApprover, Auditor];
+    // What is read on a machine, and when: the tenant's administrators and its MSP.
+    PolicyWrite "policy.write" Owned [MspOwner, MspTech, TenantAdmin];
     AuditRead "audit.read" Owned [PlatformOperator, PlatformSecurity, MspOwner, TenantAdmin, Auditor];
     UsageRead "usage.read" Administrative [PlatformOperator, MspOwner, TenantAdmin, BillingViewer];
 }

@@ -11,7 +11,7 @@ pub mod source;
 pub mod time;
 
 pub use id::{
-    AgentId, EventId, HoldId, Id, IdGen, Kind, PackId, ParseIdError, RunId, SeededIds, SessionId,
-    SnapshotId, SystemIds, TenantId, TokenId, UserId, VaultId, WorkloadId,
+    AgentId, EventId, HoldId, Id, IdGen, Kind, PackId, ParseIdError, PolicyId, RunId, SeededIds,
+    SessionId, SnapshotId, SystemIds, TenantId, TokenId, UserId, VaultId, WorkloadId,
 };
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -69,6 +69,8 @@ pub enum Command {
         #[command(subcommand)]
         command: AdminCommand,
     },
+    #[command(flatten)]
+    Console(crate::console::Noun),
     /// Print the OpenAPI document.
     Openapi,
     /// The configuration.

@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod config;
+mod console;
 mod database;
 mod demo;
 mod dev;
@@ -102,6 +103,7 @@ async fn brief(command: Command) -> anyhow::Result<ExitCode> {
             commands::say(serde_json::to_string_pretty(&schema)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Console(noun) => console::run(&noun).await,
         Command::Serve { .. } | Command::Dev(_) | Command::Demo(_) => Ok(ExitCode::SUCCESS),
     }
 }

@@ -46,6 +46,10 @@ pub enum SystemReason {
     TokenExpiry,
     /// Runs whose lease ran out are lost.
     LeaseExpiry,
+    /// Runs that are due by their policies.
+    Dispatch,
+    /// Recovery point objectives that are breached.
+    Objectives,
     /// Sessions without a heartbeat end.
     SessionExpiry,
     /// Locks that must be extended.
@@ -68,6 +72,8 @@ impl SystemReason {
             Self::NonceExpiry => "nonce_expiry",
             Self::TokenExpiry => "token_expiry",
             Self::LeaseExpiry => "lease_expiry",
+            Self::Dispatch => "dispatch",
+            Self::Objectives => "objectives",
             Self::SessionExpiry => "session_expiry",
             Self::LockSteward => "lock_steward",
             Self::PackReaper => "pack_reaper",

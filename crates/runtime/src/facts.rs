@@ -11,10 +11,11 @@ use pg::outbox::{OutboxRow, Relay, RelayError};
 use crate::{Platform, RoleName, Worker};
 
 /// Which topics go where.
-const RECEIVERS: [(RoleName, &str); 3] = [
+const RECEIVERS: [(RoleName, &str); 4] = [
     (RoleName::Audit, "audit"),
     (RoleName::Billing, "meter"),
     (RoleName::Scheduler, "snapshot_committed"),
+    (RoleName::Scheduler, "workload_created"),
 ];
 const PAUSE: Duration = Duration::from_millis(250);
 /// Delivered rows stay a while for people who look into an incident.

@@ -15,6 +15,7 @@ mod failure;
 pub mod idempotency;
 mod identity;
 mod metrics;
+pub mod paging;
 mod peers;
 mod platform;
 mod role;

@@ -3,6 +3,7 @@
 //! Invariant: what exists stays as it is, passwords above all; running it again, or twice at once, makes
 //! nothing twice. It goes through the same use cases, transactions and audit events as everything else.
 
+use api::names;
 use std::time::Duration;
 
 use authz::{Actor, Role, Scope, ScopeReason, TenantKind};
@@ -12,7 +13,6 @@ use runtime::{Cx, Platform};
 
 use crate::{
     enrolment::{self, EnrolError},
-    names,
     password::{Passwords, Secret},
     tenants::{self, TenantError, TenantRow},
     users::{self, NewUser, UserError},

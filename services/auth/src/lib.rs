@@ -10,8 +10,6 @@ pub mod bootstrap;
 mod config;
 mod enrolment;
 pub mod keys;
-mod names;
-mod paging;
 mod password;
 mod roles;
 mod secret;

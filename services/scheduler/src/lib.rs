@@ -1,6 +1,6 @@
-//! The scheduler: runs and their leases.
+//! The scheduler: policies, runs and their leases.
 //!
-//! Owns which run an agent may execute, until when, and how it ended. Invariants: a workload has at most one
+//! Owns when a workload is due, which run an agent may execute, until when, and how it ended. Invariants: a workload has at most one
 //! running run, every lease of a workload carries a higher epoch than the one before, and a run succeeds only
 //! when a snapshot is proven. It must not know packs, vaults or keys: who owns a workload is decided by the
 //! catalog, and a commit reaches it as a receipt or as a fact.
@@ -8,6 +8,7 @@
 mod crowd;
 mod facts;
 mod hub;
+mod policies;
 mod runs;
 mod state;
 #[cfg(test)]
@@ -66,10 +67,12 @@ pub fn role(platform: &Platform, config: SchedulerConfig) -> Role {
 
 fn role_of(platform: &Platform, state: Arc<Scheduler>) -> Role {
     Role::new(RoleName::Scheduler)
-        .public(runs::http::router(state.clone()))
+        .public(runs::http::router(state.clone()).merge(policies::http::router(state.clone())))
         .internal(facts::http::router(state.clone()))
         .workers(runtime::relay_workers(platform))
         .worker(runs::jobs::expire_leases(state.clone()))
+        .worker(policies::jobs::dispatch_due(state.clone()))
+        .worker(policies::jobs::watch_objectives(state.clone()))
         .worker(end_waiting(state))
         .ready_when(Check::database(&platform.db))
 }

@@ -356,6 +356,84 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/policies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All policies of the tenant, in the order they were made. There are at most 200: they come in one page. */
+        get: operations["list_policies"];
+        put?: never;
+        /**
+         * Make a policy.
+         * @description With `is_default` it holds for every workload of the tenant that was given no other.
+         */
+        post: operations["create_policy"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/policies/{policy_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One policy. */
+        get: operations["get_policy"];
+        /**
+         * Replace a policy.
+         * @description Runs that are queued or running go on as they were; whatever becomes due later follows the new one. With the
+         *     `revision` that was read, a change somebody else made meanwhile is not overwritten.
+         */
+        put: operations["replace_policy"];
+        post?: never;
+        /** Remove a policy that holds for no workload and that no other extends. */
+        delete: operations["remove_policy"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/policy-simulations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say what a schedule would do, before it is saved. Nothing is stored. */
+        post: operations["simulate_policy"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tenants/{tenant_id}/protections": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How workloads stand with their policies: what is due when, and whose objective is breached. */
+        get: operations["list_protections"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants/{tenant_id}/runs": {
         parameters: {
             query?: never;
@@ -915,6 +993,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/tenants/{tenant_id}/workloads/{workload_id}/policy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Give a workload a policy, or let the tenant's default hold for it. */
+        put: operations["assign_policy"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -969,6 +1064,10 @@ export interface components {
         AllocatedPacks: {
             /** @description In the order of the request. */
             grants: components["schemas"]["UploadGrant"][];
+        };
+        /** @description `PUT /v1/tenants/{tenant_id}/workloads/{workload_id}/policy`. */
+        AssignPolicy: {
+            policy_id?: components["schemas"]["PolId"] | null;
         };
         /** @description A run and the right to execute it. */
         Assignment: {
@@ -1434,6 +1533,59 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list. */
+        Page_Policy: {
+            items: {
+                created_at: components["schemas"]["Timestamp"];
+                /** @description What is in force: its own settings, and those of the policies it extends. */
+                effective: components["schemas"]["PolicySettings"];
+                extends?: components["schemas"]["PolId"] | null;
+                id: components["schemas"]["PolId"];
+                is_default: boolean;
+                is_paused: boolean;
+                name: string;
+                /** @description Settings of its own that are not in force, because a policy above protects something stricter. */
+                overruled?: components["schemas"]["Setting"][];
+                protected: components["schemas"]["Setting"][];
+                /**
+                 * Format: int64
+                 * @description Raised by every change.
+                 */
+                revision: number;
+                /** @description The schedule in words, in English. */
+                schedule_words?: string | null;
+                /** @description What it says itself. */
+                settings: components["schemas"]["PolicySettings"];
+                tenant_id: components["schemas"]["TenId"];
+                updated_at: components["schemas"]["Timestamp"];
+                /**
+                 * Format: int64
+                 * @description How many workloads it holds for.
+                 */
+                workloads: number;
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_Protection: {
+            items: {
+                /**
+                 * Format: int32
+                 * @description Failures since the last success.
+                 */
+                failures: number;
+                /** @description Given to this workload; otherwise it is the tenant's default. */
+                is_assigned: boolean;
+                next_due_at?: components["schemas"]["Timestamp"] | null;
+                policy_id?: components["schemas"]["PolId"] | null;
+                protected_at?: components["schemas"]["Timestamp"] | null;
+                rpo_breached_at?: components["schemas"]["Timestamp"] | null;
+                workload_id: components["schemas"]["WklId"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_RecordedEvent: {
             items: (components["schemas"]["AuditEvent"] & {
                 recorded_at: components["schemas"]["Timestamp"];
@@ -1468,15 +1620,19 @@ export interface components {
                 agent_id: components["schemas"]["AgtId"];
                 cancel_requested: boolean;
                 created_at: components["schemas"]["Timestamp"];
+                due_at?: components["schemas"]["Timestamp"] | null;
                 ended_at?: components["schemas"]["Timestamp"] | null;
                 /** @description Why it failed, in words that say what to do next. */
                 error?: string | null;
                 /** @description The first 1000 exceptions, each listed; `progress.exceptions` counts all. */
                 exceptions: components["schemas"]["RunException"][];
                 id: components["schemas"]["RunId"];
+                policy_id?: components["schemas"]["PolId"] | null;
                 progress: components["schemas"]["Progress"];
                 snapshot_id?: components["schemas"]["SnpId"] | null;
                 source: components["schemas"]["RunSource"];
+                start_after?: components["schemas"]["Timestamp"] | null;
+                start_by?: components["schemas"]["Timestamp"] | null;
                 started_at?: components["schemas"]["Timestamp"] | null;
                 state: components["schemas"]["RunState"];
                 tenant_id: components["schemas"]["TenId"];
@@ -1597,6 +1753,48 @@ export interface components {
             /** @description Hex id of that key. */
             wrap_key_id: string;
         };
+        /** @example pol_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
+        PolId: string;
+        Policy: {
+            created_at: components["schemas"]["Timestamp"];
+            /** @description What is in force: its own settings, and those of the policies it extends. */
+            effective: components["schemas"]["PolicySettings"];
+            extends?: components["schemas"]["PolId"] | null;
+            id: components["schemas"]["PolId"];
+            is_default: boolean;
+            is_paused: boolean;
+            name: string;
+            /** @description Settings of its own that are not in force, because a policy above protects something stricter. */
+            overruled?: components["schemas"]["Setting"][];
+            protected: components["schemas"]["Setting"][];
+            /**
+             * Format: int64
+             * @description Raised by every change.
+             */
+            revision: number;
+            /** @description The schedule in words, in English. */
+            schedule_words?: string | null;
+            /** @description What it says itself. */
+            settings: components["schemas"]["PolicySettings"];
+            tenant_id: components["schemas"]["TenId"];
+            updated_at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description How many workloads it holds for.
+             */
+            workloads: number;
+        };
+        /** @description What a policy says. What is absent is said by the policy it extends, or by nobody. */
+        PolicySettings: {
+            retry?: components["schemas"]["Retry"] | null;
+            /**
+             * Format: int32
+             * @description The recovery point objective: an alert is raised when the newest good backup is older. 15 minutes to a year.
+             */
+            rpo_minutes?: number | null;
+            schedule?: components["schemas"]["Schedule"] | null;
+            source?: components["schemas"]["RunSource"] | null;
+        };
         /** @description `POST /v1/tenants/{tenant_id}/leases`: the agent's long poll for its next queued run. */
         PollLease: {
             /**
@@ -1643,6 +1841,21 @@ export interface components {
             source_bytes: number;
             /** Format: int64 */
             stored_bytes: number;
+        };
+        /** @description How a workload stands with its policy: `GET /v1/tenants/{tenant_id}/protections`. */
+        Protection: {
+            /**
+             * Format: int32
+             * @description Failures since the last success.
+             */
+            failures: number;
+            /** @description Given to this workload; otherwise it is the tenant's default. */
+            is_assigned: boolean;
+            next_due_at?: components["schemas"]["Timestamp"] | null;
+            policy_id?: components["schemas"]["PolId"] | null;
+            protected_at?: components["schemas"]["Timestamp"] | null;
+            rpo_breached_at?: components["schemas"]["Timestamp"] | null;
+            workload_id: components["schemas"]["WklId"];
         };
         ReadGrant: {
             /** @description GET of this very version; a `range` header may be added. */
@@ -1717,6 +1930,19 @@ export interface components {
             /** @description As the store reported it; the deletion is tried again after this. */
             retained_until: components["schemas"]["Timestamp"];
         };
+        /** @description What follows a run that failed or was lost: another, later each time. */
+        Retry: {
+            /**
+             * Format: int32
+             * @description Minutes before the first of them, 1 to 1440; each further one waits twice as long as the one before.
+             */
+            after_minutes: number;
+            /**
+             * Format: int32
+             * @description Further attempts, 0 to 10.
+             */
+            attempts: number;
+        };
         /** @description `POST /v1/auth/revoke`: ends the session this refresh token belongs to. Always 204. */
         RevokeRequest: {
             refresh_token: string;
@@ -1725,15 +1951,19 @@ export interface components {
             agent_id: components["schemas"]["AgtId"];
             cancel_requested: boolean;
             created_at: components["schemas"]["Timestamp"];
+            due_at?: components["schemas"]["Timestamp"] | null;
             ended_at?: components["schemas"]["Timestamp"] | null;
             /** @description Why it failed, in words that say what to do next. */
             error?: string | null;
             /** @description The first 1000 exceptions, each listed; `progress.exceptions` counts all. */
             exceptions: components["schemas"]["RunException"][];
             id: components["schemas"]["RunId"];
+            policy_id?: components["schemas"]["PolId"] | null;
             progress: components["schemas"]["Progress"];
             snapshot_id?: components["schemas"]["SnpId"] | null;
             source: components["schemas"]["RunSource"];
+            start_after?: components["schemas"]["Timestamp"] | null;
+            start_by?: components["schemas"]["Timestamp"] | null;
             started_at?: components["schemas"]["Timestamp"] | null;
             state: components["schemas"]["RunState"];
             tenant_id: components["schemas"]["TenId"];
@@ -1772,6 +2002,30 @@ export interface components {
          * @enum {string}
          */
         RunState: "queued" | "running" | "succeeded" | "succeeded_with_exceptions" | "failed" | "canceled" | "missed" | "lost";
+        /** @description When runs are due: at the times of cron lines, or at an interval; one of both. */
+        Schedule: {
+            /** @description Cron lines of five fields (minute, hour, day, month, weekday): due at the times of any of them. 1 to 10. */
+            cron?: string[];
+            /**
+             * Format: int32
+             * @description Due every so many minutes, 5 to 10080. Every workload has its own place in the interval.
+             */
+            every_minutes?: number | null;
+            /**
+             * Format: int32
+             * @description Starts are spread over so many minutes, so that a thousand machines do not start at once. 0 to 720.
+             */
+            jitter_minutes?: number;
+            /**
+             * @description A machine that was off when its run was due runs as soon as it is back (and a window is open), once for all
+             *     that it missed. Otherwise a run that does not start within an hour is missed.
+             */
+            run_if_missed?: boolean;
+            /** @description When a run may start; none: at any time. */
+            windows?: components["schemas"]["Window"][];
+            /** @description IANA time zone of the cron lines and windows: `Europe/Berlin`. */
+            zone?: string;
+        };
         /** @example ses_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
         SesId: string;
         /** @description Reply to B0. */
@@ -1804,6 +2058,32 @@ export interface components {
         SessionHeartbeat: {
             /** Format: int64 */
             fence: number;
+        };
+        /**
+         * @description A part of a policy that can be protected: a policy that extends this one may be stricter there, never looser.
+         * @enum {string}
+         */
+        Setting: "source" | "schedule" | "retry" | "rpo";
+        /** @description `POST /v1/tenants/{tenant_id}/policy-simulations`: what settings would do, before they are saved. */
+        SimulatePolicy: {
+            from?: components["schemas"]["Timestamp"] | null;
+            schedule: components["schemas"]["Schedule"];
+            /**
+             * Format: int32
+             * @description How many ticks: 1 to 200.
+             */
+            ticks: number;
+        };
+        SimulatedTick: {
+            at: components["schemas"]["Timestamp"];
+            /** @description The same in the schedule's zone: `2026-03-29T03:00:00+02:00[Europe/Berlin]`. */
+            local: string;
+            start_by?: components["schemas"]["Timestamp"] | null;
+        };
+        Simulation: {
+            ticks: components["schemas"]["SimulatedTick"][];
+            /** @description The schedule in words, in English. */
+            words: string;
         };
         /**
          * @description A period a snapshot is the first of.
@@ -1915,7 +2195,7 @@ export interface components {
             tenant_id?: components["schemas"]["TenId"] | null;
         };
         /** @enum {string} */
-        Trigger: "manual" | "local";
+        Trigger: "manual" | "local" | "schedule" | "retry";
         UploadGrant: {
             pack: components["schemas"]["PackFacts"];
             put?: components["schemas"]["PresignedRequest"] | null;
@@ -2002,6 +2282,17 @@ export interface components {
         };
         /** @example vlt_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
         VltId: string;
+        /** @enum {string} */
+        Weekday: "mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun";
+        /** @description A part of the day in the schedule's zone. */
+        Window: {
+            /** @description The days it begins on; none: every day. */
+            days?: components["schemas"]["Weekday"][];
+            /** @description `22:00`. */
+            from: string;
+            /** @description `06:00`; not later than `from`: of the next day. */
+            to: string;
+        };
         /** @example wkl_0190f3a1c2d47e8f9a0b1c2d3e4f5a6b */
         WklId: string;
         Workload: {
@@ -2016,6 +2307,23 @@ export interface components {
             snapshots: number;
             tenant_id: components["schemas"]["TenId"];
             vault_id: components["schemas"]["VltId"];
+        };
+        /** @description `POST /v1/tenants/{tenant_id}/policies`, and `PUT …/policies/{policy_id}`, which replaces it. */
+        WritePolicy: {
+            extends?: components["schemas"]["PolId"] | null;
+            /** @description Holds for every workload of the tenant that was given no other. One policy of a tenant at most. */
+            is_default?: boolean;
+            /** @description Paused: nothing becomes due. What is running goes on. */
+            is_paused?: boolean;
+            name: string;
+            /** @description What policies that extend this one may not loosen. */
+            protected?: components["schemas"]["Setting"][];
+            /**
+             * Format: int64
+             * @description With `PUT`: the revision that was read; refused when there is a newer one.
+             */
+            revision?: number | null;
+            settings: components["schemas"]["PolicySettings"];
         };
     };
     responses: never;
@@ -2728,6 +3036,251 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PlatformKeys"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_policies: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The policies */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Policy"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WritePolicy"];
+            };
+        };
+        responses: {
+            /** @description The policy, and what is in force by it */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Policy"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The policy */
+                policy_id: components["schemas"]["PolId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The policy */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Policy"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replace_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The policy */
+                policy_id: components["schemas"]["PolId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WritePolicy"];
+            };
+        };
+        responses: {
+            /** @description The policy as it is now */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Policy"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    remove_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The policy */
+                policy_id: components["schemas"]["PolId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    simulate_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SimulatePolicy"];
+            };
+        };
+        responses: {
+            /** @description The ticks, also in the schedule's zone */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Simulation"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_protections: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description 1 to 1000; 100 unless told. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of workloads, in the order of their ids */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Protection"];
                 };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
@@ -4002,6 +4555,44 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Workload"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    assign_policy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The tenant */
+                tenant_id: components["schemas"]["TenId"];
+                /** @description The workload */
+                workload_id: components["schemas"]["WklId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssignPolicy"];
+            };
+        };
+        responses: {
+            /** @description How the workload stands now */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Protection"];
                 };
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */

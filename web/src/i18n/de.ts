@@ -101,7 +101,12 @@ export const de: Words = {
     stored: 'Gespeichert',
     elapsed: 'Läuft seit',
     took: 'Dauer',
-    trigger: { manual: 'Im Portal gestartet', local: 'Auf der Maschine gestartet' },
+    trigger: {
+      manual: 'Im Portal gestartet',
+      local: 'Auf der Maschine gestartet',
+      schedule: 'Nach Richtlinie fällig',
+      retry: 'Weiterer Versuch',
+    },
     startedAt: 'Begonnen',
     endedAt: 'Beendet',
     paths: 'Pfade',

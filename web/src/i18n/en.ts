@@ -97,7 +97,12 @@ export const en = {
     stored: 'Stored',
     elapsed: 'Elapsed',
     took: 'Took',
-    trigger: { manual: 'Started from the portal', local: 'Started on the machine' },
+    trigger: {
+      manual: 'Started from the portal',
+      local: 'Started on the machine',
+      schedule: 'Due by its policy',
+      retry: 'Another attempt',
+    },
     startedAt: 'Started',
     endedAt: 'Ended',
     paths: 'Paths',

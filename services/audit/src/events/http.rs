@@ -63,7 +63,7 @@ async fn take_facts(
     let events = body.facts.into_iter().filter_map(|fact| match fact {
         Fact::Audit(event) => Some(event),
         // Facts for others are not ours to keep; their receivers take them.
-        Fact::Meter(_) | Fact::SnapshotCommitted(_) => None,
+        Fact::Meter(_) | Fact::SnapshotCommitted(_) | Fact::WorkloadCreated(_) => None,
     });
     super::record(&platform.db, events.collect(), platform.clock.now()).await?;
     Ok(Json(()))

@@ -12,14 +12,11 @@ use authz::actions::{AgentRead, AgentRevoke};
 use axum::{Router, extract::State, routing::post};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use domain::{AgentId, TenantId};
-use runtime::{Caller, Cx, Failure, Json, Path, Permit, Query, Reply};
+use runtime::{Caller, Cx, Failure, Json, Path, Permit, Query, Reply, paging};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{AgentError, AgentRow, SignedRequest};
-use crate::{
-    paging,
-    state::{Auth, Shared},
-};
+use crate::state::{Auth, Shared};
 
 pub fn routes() -> OpenApiRouter<Arc<Auth>> {
     OpenApiRouter::new()

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use api::{
     auth::{CreateEnrolmentToken, EnrolReply, EnrolRequest, EnrolmentToken},
+    names,
     page::{Page, PageQuery},
     problem::{Code, Problem},
 };
@@ -11,12 +12,11 @@ use authz::actions::{EnrolmentTokenCreate, EnrolmentTokenRead, EnrolmentTokenRev
 use axum::{extract::State, http::StatusCode};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use domain::{TenantId, TokenId};
-use runtime::{Cx, Failure, Json, Path, Permit, Query, Reply};
+use runtime::{Cx, Failure, Json, Path, Permit, Query, Reply, paging};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{EnrolError, Enrolled, MAX_TTL, MAX_USES, Machine, Minted, TokenRow};
 use crate::{
-    names, paging,
     secret::{OpaqueToken, TokenKind},
     state::{Auth, Shared},
 };

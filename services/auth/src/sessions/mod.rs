@@ -9,6 +9,7 @@ pub mod http;
 pub mod jobs;
 pub mod store;
 
+use api::names;
 use std::{net::IpAddr, time::Duration};
 
 use authz::{Actor, Role, Scope, ScopeReason, User};
@@ -17,7 +18,6 @@ use pg::{LookupTx, OperationalReason, TenantTx};
 use runtime::Cx;
 
 use crate::{
-    names,
     password::{PasswordError, Secret},
     roles,
     secret::{OpaqueToken, TokenKind},

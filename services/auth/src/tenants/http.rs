@@ -4,20 +4,18 @@ use std::sync::Arc;
 
 use api::{
     auth::{CreateTenant, Tenant, TenantKind},
+    names,
     page::{Page, PageQuery},
     problem::Code,
 };
 use authz::actions::{TenantCreate, TenantRead};
 use axum::{extract::State, http::StatusCode};
 use domain::TenantId;
-use runtime::{Cx, Failure, Json, Permit, Query, Reply};
+use runtime::{Cx, Failure, Json, Permit, Query, Reply, paging};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{TenantError, TenantRow};
-use crate::{
-    names, paging,
-    state::{Auth, Shared},
-};
+use crate::state::{Auth, Shared};
 
 pub fn routes() -> OpenApiRouter<Arc<Auth>> {
     OpenApiRouter::new()

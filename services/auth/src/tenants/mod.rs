@@ -57,7 +57,7 @@ pub async fn create_child(
     let parent = store::find(&mut tx, scope.tenant()).await?.ok_or(TenantError::NotFound)?;
     let child = child_of(&parent, TenantId::fresh(&*cx.ids, cx.now()), name, cx.now())?;
     // Asked first, so that a refused name leaves no record; the constraint decides.
-    if store::find_child(&mut tx, &crate::names::key(&child.name)).await?.is_some() {
+    if store::find_child(&mut tx, &api::names::key(&child.name)).await?.is_some() {
         return Err(TenantError::NameTaken);
     }
     drop(tx);

@@ -112,7 +112,7 @@ pub async fn insert(tx: &mut TenantTx, tenant: &TenantRow) -> Result<(), pg::Err
         tenant.parent_id.map(TenantId::uuid),
         tenant.kind.as_str(),
         tenant.name,
-        crate::names::key(&tenant.name),
+        api::names::key(&tenant.name),
         &tenant.path,
         time::OffsetDateTime::from(tenant.created_at),
     )

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::{
     auth::{CreateUser, Me, User},
+    names,
     page::{Page, PageQuery},
     problem::{Code, Problem},
 };
@@ -13,12 +14,11 @@ use authz::{
 };
 use axum::{extract::State, http::StatusCode};
 use domain::TenantId;
-use runtime::{Cx, Failure, Json, Permit, Query, Reply};
+use runtime::{Cx, Failure, Json, Permit, Query, Reply, paging};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{NewUser, UserError, UserRow};
 use crate::{
-    names, paging,
     password::{self, PasswordError, Secret},
     roles,
     state::{Auth, Shared},

@@ -89,7 +89,7 @@ pub async fn create(
     if let Some((role, what)) = first {
         require_first(&mut tx, role, what).await?;
     }
-    if store::find_by_name(&mut tx, &crate::names::key(&new.email)).await?.is_some() {
+    if store::find_by_name(&mut tx, &api::names::key(&new.email)).await?.is_some() {
         return Err(UserError::NameTaken);
     }
     drop(tx);

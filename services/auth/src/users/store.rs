@@ -143,7 +143,7 @@ pub async fn insert(
     sqlx::query!(
         "INSERT INTO auth.signin_names (tenant_id, name_key, user_id, created_at) VALUES ($1, $2, $3, $4)",
         here,
-        crate::names::key(&user.email),
+        api::names::key(&user.email),
         user.id.uuid(),
         created_at,
     )

@@ -64,7 +64,7 @@ async fn take_facts(
     let facts = body.facts.into_iter().filter_map(|fact| match fact {
         Fact::Meter(event) => Some(event),
         // Facts for others are not ours to keep; their receivers take them.
-        Fact::Audit(_) | Fact::SnapshotCommitted(_) => None,
+        Fact::Audit(_) | Fact::SnapshotCommitted(_) | Fact::WorkloadCreated(_) => None,
     });
     super::record(&platform.db, facts.collect(), platform.clock.now()).await?;
     Ok(Json(()))

@@ -12,6 +12,7 @@ pub mod store;
 
 use api::{
     catalog::{CreateVault, KeyMode, KeyWrap, PlatformKeys, RecipientKind, Vault, VaultKeys},
+    internal::WorkloadCreated,
     page::{Page, PageQuery},
     problem::Code,
 };
@@ -123,7 +124,13 @@ async fn write_workload(
     body: &CreateVault,
 ) -> Result<(), Error> {
     if workloads::store::insert(tx, &body.workload, agent, vault, cx.now()).await? {
-        Ok(())
+        let fact = WorkloadCreated {
+            event_id: cx.id(),
+            tenant_id: tx.tenant(),
+            workload_id: body.workload.id,
+            agent_id: agent,
+        };
+        Ok(tx.publish("workload_created", &fact).await?)
     } else {
         Err(Error::because(Code::AlreadyExists, "there is a workload of this id already"))
     }

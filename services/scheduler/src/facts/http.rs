@@ -21,7 +21,7 @@ async fn deliver(
     Caller(caller): Caller,
     Json(body): Json<DeliverFacts>,
 ) -> Reply<StatusCode> {
-    // Only the catalog commits snapshots; another role claiming so has gone astray.
+    // Only the catalog commits snapshots and makes workloads; another role claiming so has gone astray.
     if caller != RoleName::Catalog {
         return Err(Code::Forbidden.into());
     }
@@ -29,6 +29,9 @@ async fn deliver(
         match fact {
             Fact::SnapshotCommitted(fact) => {
                 state.snapshot_committed(fact).await.map_err(Failure::from)?;
+            }
+            Fact::WorkloadCreated(fact) => {
+                state.workload_created(fact).await.map_err(Failure::from)?;
             }
             Fact::Audit(_) | Fact::Meter(_) => return Err(Code::BadRequest.into()),
         }

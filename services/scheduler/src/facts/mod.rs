@@ -1,11 +1,11 @@
-//! The catalog's word about commits, delivered at least once.
+//! The catalog's word about commits and new workloads, delivered at least once.
 //!
 //! A fact is applied to what the run is when it arrives ([`settle::committed`](crate::runs::settle::committed)),
 //! which makes a second delivery harmless without a list of what was received.
 
 pub mod http;
 
-use api::internal::SnapshotCommitted;
+use api::internal::{SnapshotCommitted, WorkloadCreated};
 use pg::{OperationalReason, Scope, ScopeReason, TenantTx};
 
 use crate::{
@@ -40,6 +40,16 @@ impl Scheduler {
         }
         self.hub.wake(id.uuid());
         self.hub.wake(stored.run.agent_id.uuid());
+        Ok(())
+    }
+
+    /// Takes a new workload to its policy. One that ran before this arrived is known already.
+    pub async fn workload_created(&self, fact: &WorkloadCreated) -> Result<(), Error> {
+        let scope = Scope::without_permit(fact.tenant_id, ScopeReason::FactDelivery);
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        let now = self.clock.now();
+        runs::name_workload(&mut tx, fact.workload_id, fact.agent_id, None, now).await?;
+        tx.commit_operational(OperationalReason::FactIngest).await?;
         Ok(())
     }
 }

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use domain::{RunId, TenantId, Timestamp, run::RunState};
-use pg::{Scope, ScopeReason, SystemReason, SystemTx, TenantTx};
+use pg::{OperationalReason, Scope, ScopeReason, SystemReason, SystemTx, TenantTx};
 use runtime::Worker;
 
 use super::{Error, own_event, store};
-use crate::state::Scheduler;
+use crate::{policies, state::Scheduler};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -28,8 +28,7 @@ impl Scheduler {
     /// Ends what is overdue at `now`; says how many runs that were.
     pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
         let mut system = SystemTx::begin(&self.db, SystemReason::LeaseExpiry).await?;
-        let stale = now - self.config.missed_after;
-        let due = store::list_overdue(system.conn(), now, stale).await?;
+        let due = store::list_overdue(system.conn(), now).await?;
         drop(system);
         let mut ended = 0;
         for (tenant, id) in due {
@@ -46,10 +45,19 @@ impl Scheduler {
         // Between the two looks the agent may have been heard.
         let due = match stored.run.state {
             RunState::Running => stored.lease_until.is_none_or(|until| until <= now),
-            RunState::Queued => stored.run.created_at + self.config.missed_after <= now,
+            RunState::Queued => stored.run.start_by.is_some_and(|until| until <= now),
             _ => false,
         };
         if !due {
+            return Ok(false);
+        }
+        if stored.run.state == RunState::Queued
+            && stored.run.trigger.is_planned()
+            && let Some((start_after, start_by)) =
+                policies::next_start(&mut tx, stored.run.workload_id, now).await?
+        {
+            store::set_start(tx.conn(), tenant, id, start_after, start_by).await?;
+            tx.commit_operational(OperationalReason::JobState).await?;
             return Ok(false);
         }
         let run = self.lose(&mut tx, &stored, now).await?;

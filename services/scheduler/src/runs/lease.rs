@@ -13,7 +13,7 @@ use runtime::{Cx, LeaseClaims};
 use tokio::time::Instant;
 
 use super::{
-    Error, Request, apply, event, overlapping, own_event, replayed, require, settle,
+    Error, Request, apply, event, name_workload, overlapping, own_event, replayed, require, settle,
     settle::Outcome,
     store::{self, Grant, NewRun, Stored},
     validate,
@@ -95,7 +95,7 @@ impl Scheduler {
             return Ok(Local::Started(Box::new(self.assignment(earlier, now)?)));
         }
         if let Some(source) = &body.source {
-            store::insert_workload(tx.conn(), tenant, body.workload_id, agent, source, now).await?;
+            name_workload(&mut tx, body.workload_id, agent, Some(source), now).await?;
         }
         let known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
         let workload = known.ok_or(Error::NoSources)?;
@@ -106,7 +106,7 @@ impl Scheduler {
             Way::Clear(events) => events,
             Way::Busy(busy) => return Ok(Local::Busy(busy)),
         };
-        let source = body.source.as_ref().unwrap_or(&workload.source);
+        let source = body.source.as_ref().or(workload.source.as_ref()).ok_or(Error::NoSources)?;
         store::set_workload_source(tx.conn(), tenant, body.workload_id, source).await?;
         let grant = self.grant(&mut tx, body.workload_id, now).await?;
         let run = NewRun {
@@ -117,6 +117,10 @@ impl Scheduler {
             source,
             now,
             request: request.map(|r| (r.key.as_str(), r.digest.as_slice())),
+            policy_id: None,
+            due_at: None,
+            start_after: None,
+            start_by: None,
         };
         store::insert_run(tx.conn(), tenant, &run, Some(grant)).await.map_err(overlapping)?;
         let stored = require(&mut tx, run.id).await?;

@@ -7,19 +7,21 @@ pub mod jobs;
 mod lease;
 pub mod settle;
 pub mod store;
-mod validate;
+pub(crate) mod validate;
 
 use api::{
     Page, Problem,
-    scheduler::{CreateRun, FinishRun, HeartbeatReply, Run, RunHeartbeat, RunQuery, Trigger},
+    scheduler::{
+        CreateRun, FinishRun, HeartbeatReply, Run, RunHeartbeat, RunQuery, RunSource, Trigger,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use domain::{AgentId, Id, RunId, SnapshotId, TenantId, Timestamp, run::RunState};
+use domain::{AgentId, Id, RunId, SnapshotId, TenantId, Timestamp, WorkloadId, run::RunState};
 use pg::{AuditEvent, OperationalReason, Scope, TenantTx};
 use runtime::{Cx, idempotency};
 use sha2::{Digest as _, Sha256};
 
-use crate::state::Scheduler;
+use crate::{policies, state::Scheduler};
 use settle::Outcome;
 use store::{Grant, NewRun, Stored};
 
@@ -96,15 +98,13 @@ impl Scheduler {
         let now = cx.now();
         let mut known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
         if known.is_none() {
-            let found = self.workload_of_catalog(tenant, body.workload_id).await?;
-            let found = found.ok_or(Error::NotFound)?;
-            let source = body.source.as_ref().ok_or(Error::NoSources)?;
-            store::insert_workload(tx.conn(), tenant, found.id, found.agent_id, source, now)
-                .await?;
+            self.learn_workload(&mut tx, body.workload_id, now).await?;
             known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
         }
         let workload = known.ok_or(Error::NotFound)?;
-        let source = body.source.as_ref().unwrap_or(&workload.source);
+        let planned = policies::store::find_source(tx.conn(), tenant, body.workload_id).await?;
+        let source = body.source.as_ref().or(planned.as_ref()).or(workload.source.as_ref());
+        let source = source.ok_or(Error::NoSources)?;
         let run = NewRun {
             id: cx.id(),
             workload_id: body.workload_id,
@@ -113,6 +113,10 @@ impl Scheduler {
             source,
             now,
             request: request.as_ref().map(|r| (r.key.as_str(), r.digest.as_slice())),
+            policy_id: None,
+            due_at: None,
+            start_after: None,
+            start_by: Some(now + self.config.missed_after),
         };
         store::insert_run(tx.conn(), tenant, &run, None).await.map_err(overlapping)?;
         if body.source.is_some() {
@@ -122,6 +126,18 @@ impl Scheduler {
         tx.commit(event(cx, "run.queued", &made)).await?;
         self.hub.wake(made.agent_id.uuid());
         Ok(made)
+    }
+
+    /// Makes a workload known that only the catalog knows so far, and plans it.
+    pub async fn learn_workload(
+        &self,
+        tx: &mut TenantTx,
+        id: WorkloadId,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let tenant = tx.tenant();
+        let found = self.workload_of_catalog(tenant, id).await?.ok_or(Error::NotFound)?;
+        name_workload(tx, found.id, found.agent_id, None, now).await
     }
 
     /// One run. People of the tenant see every one, an agent (`reader`) its own: paths and names of files of
@@ -290,6 +306,21 @@ impl Scheduler {
     }
 }
 
+/// Makes a workload known and, if it was not, plans it: the tenant's default policy may hold for it.
+pub(crate) async fn name_workload(
+    tx: &mut TenantTx,
+    id: WorkloadId,
+    agent: AgentId,
+    source: Option<&RunSource>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let tenant = tx.tenant();
+    if store::insert_workload(tx.conn(), tenant, id, agent, source, now).await? {
+        policies::plan_new(tx, id, now).await?;
+    }
+    Ok(())
+}
+
 /// The run an earlier request under the same key made.
 async fn replayed(tx: &mut TenantTx, request: Option<&Request>) -> Result<Option<Stored>, Error> {
     let Some(request) = request else { return Ok(None) };
@@ -331,6 +362,7 @@ pub(crate) async fn apply(
         }
         Outcome::End { state, snapshot } => {
             store::end_run(tx.conn(), tenant, run.id, run.state, state, snapshot, now).await?;
+            policies::run_ended(tx, run, state, now).await?;
             Ok(true)
         }
     }

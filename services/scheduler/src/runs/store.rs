@@ -1,7 +1,10 @@
 //! SQL of runs and their workloads. Every statement names its tenant beside what row security adds.
 
 use api::scheduler::{Progress, Run, RunSource, Trigger};
-use domain::{AgentId, RunId, SnapshotId, TenantId, Timestamp, WorkloadId, run::RunState};
+use domain::{
+    AgentId, PolicyId, RunId, SnapshotId, TenantId, Timestamp, WorkloadId, run::RunState,
+};
+use pg::ExpectRows as _;
 use sqlx::{PgConnection, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -35,7 +38,8 @@ impl Stored {
 /// What the scheduler knows of a workload.
 pub struct Workload {
     pub agent_id: AgentId,
-    pub source: RunSource,
+    /// What its last run read; `None`: it never ran.
+    pub source: Option<RunSource>,
 }
 
 /// A run to be inserted.
@@ -48,6 +52,11 @@ pub struct NewRun<'a> {
     pub now: Timestamp,
     /// Who asked under which key, and the digest of what was asked.
     pub request: Option<(&'a str, &'a [u8])>,
+    pub policy_id: Option<PolicyId>,
+    pub due_at: Option<Timestamp>,
+    /// A queued run starts within these.
+    pub start_after: Option<Timestamp>,
+    pub start_by: Option<Timestamp>,
 }
 
 /// The right to execute: the epoch and its end.
@@ -82,6 +91,10 @@ struct Row {
     claimed: Option<String>,
     snapshot_id: Option<Uuid>,
     request_digest: Option<Vec<u8>>,
+    policy_id: Option<Uuid>,
+    due_at: Option<OffsetDateTime>,
+    start_after: Option<OffsetDateTime>,
+    start_by: Option<OffsetDateTime>,
 }
 
 impl From<Row> for Stored {
@@ -92,7 +105,8 @@ impl From<Row> for Stored {
             tenant_id: TenantId::from_uuid(row.tenant_id),
             workload_id: WorkloadId::from_uuid(row.workload_id),
             agent_id: AgentId::from_uuid(row.agent_id),
-            trigger: if row.trigger == "local" { Trigger::Local } else { Trigger::Manual },
+            // As with the states.
+            trigger: Trigger::parse(&row.trigger).unwrap_or(Trigger::Manual),
             // A check constraint holds the list of states; one unknown here is a newer server's.
             state: RunState::parse(&row.state).unwrap_or(RunState::Failed),
             source: row.source.0,
@@ -111,6 +125,10 @@ impl From<Row> for Stored {
             snapshot_id: row.snapshot_id.map(SnapshotId::from_uuid),
             exceptions: row.exceptions.0,
             error: row.error,
+            policy_id: row.policy_id.map(PolicyId::from_uuid),
+            due_at: row.due_at.map(Into::into),
+            start_after: row.start_after.map(Into::into),
+            start_by: row.start_by.map(Into::into),
         };
         Self {
             run,
@@ -133,7 +151,7 @@ pub async fn find_run(
                created_at, started_at, ended_at, epoch, lease_until, cancel_requested, files, source_bytes,
                new_bytes, stored_bytes, exception_count, phase,
                exceptions AS "exceptions: Json<Vec<domain::source::RunException>>", error, claimed,
-               snapshot_id, request_digest
+               snapshot_id, request_digest, policy_id, due_at, start_after, start_by
            FROM scheduler.runs WHERE tenant_id = $1 AND id = $2"#,
         tenant.uuid(),
         id.uuid()
@@ -143,8 +161,18 @@ pub async fn find_run(
     Ok(row.map(Stored::from))
 }
 
-/// Holds the run's row until the transaction ends; false when there is none.
+/// Holds the run's workload and then the run until the transaction ends; false when there is none. Everybody who holds
+/// both takes them in this order.
 pub async fn lock_run(db: &mut PgConnection, tenant: TenantId, id: RunId) -> Result<bool> {
+    sqlx::query_scalar!(
+        "SELECT id FROM scheduler.workloads
+         WHERE tenant_id = $1 AND id = (SELECT workload_id FROM scheduler.runs WHERE tenant_id = $1 AND id = $2)
+         FOR UPDATE",
+        tenant.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(&mut *db)
+    .await?;
     let found = sqlx::query_scalar!(
         "SELECT id FROM scheduler.runs WHERE tenant_id = $1 AND id = $2 FOR UPDATE",
         tenant.uuid(),
@@ -170,7 +198,7 @@ pub async fn list_runs(
                created_at, started_at, ended_at, epoch, lease_until, cancel_requested, files, source_bytes,
                new_bytes, stored_bytes, exception_count, phase,
                exceptions AS "exceptions: Json<Vec<domain::source::RunException>>", error, claimed,
-               snapshot_id, request_digest
+               snapshot_id, request_digest, policy_id, due_at, start_after, start_by
            FROM scheduler.runs
            WHERE tenant_id = $1 AND ($2::uuid IS NULL OR workload_id = $2) AND ($3::uuid IS NULL OR id < $3)
              AND ($5::uuid IS NULL OR agent_id = $5)
@@ -216,30 +244,33 @@ pub async fn lock_workload(
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.map(|row| Workload { agent_id: AgentId::from_uuid(row.agent_id), source: row.source.0 }))
+    Ok(row.map(|row| Workload {
+        agent_id: AgentId::from_uuid(row.agent_id),
+        source: row.source.map(|source| source.0),
+    }))
 }
 
-/// Makes the workload known; whoever named it first stays.
+/// Makes the workload known, and says whether it was not; whoever named it first stays.
 pub async fn insert_workload(
     db: &mut PgConnection,
     tenant: TenantId,
     id: WorkloadId,
     agent: AgentId,
-    source: &RunSource,
+    source: Option<&RunSource>,
     now: Timestamp,
-) -> Result<()> {
-    sqlx::query!(
+) -> Result<bool> {
+    let done = sqlx::query!(
         "INSERT INTO scheduler.workloads (tenant_id, id, agent_id, source, named_at) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (tenant_id, id) DO NOTHING",
         tenant.uuid(),
         id.uuid(),
         agent.uuid(),
-        Json(source) as _,
+        source.map(Json) as _,
         now.to_offset()
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 pub async fn set_workload_source(
@@ -281,8 +312,8 @@ pub async fn insert_run(
     let state = if grant.is_some() { RunState::Running } else { RunState::Queued };
     sqlx::query!(
         "INSERT INTO scheduler.runs (tenant_id, id, workload_id, agent_id, trigger, state, source, created_at,
-             started_at, epoch, lease_until, request_key, request_digest)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             started_at, epoch, lease_until, request_key, request_digest, policy_id, due_at, start_after, start_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         tenant.uuid(),
         run.id.uuid(),
         run.workload_id.uuid(),
@@ -295,14 +326,91 @@ pub async fn insert_run(
         grant.map_or(0, |g| g.epoch),
         grant.map(|g| g.until.to_offset()),
         run.request.map(|(key, _)| key),
-        run.request.map(|(_, digest)| digest)
+        run.request.map(|(_, digest)| digest),
+        run.policy_id.map(PolicyId::uuid),
+        run.due_at.map(Timestamp::to_offset),
+        run.start_after.map(Timestamp::to_offset),
+        run.start_by.map(Timestamp::to_offset)
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-/// The oldest queued run of this agent that nobody else is taking at this moment, its row held.
+/// A queued run, unless one of the workload waits already: false.
+pub async fn insert_waiting(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    run: &NewRun<'_>,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "INSERT INTO scheduler.runs (tenant_id, id, workload_id, agent_id, trigger, state, source, created_at,
+             policy_id, due_at, start_after, start_by)
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11)
+         ON CONFLICT (tenant_id, workload_id) WHERE state = 'queued' DO NOTHING",
+        tenant.uuid(),
+        run.id.uuid(),
+        run.workload_id.uuid(),
+        run.agent_id.uuid(),
+        run.trigger.as_str(),
+        Json(run.source) as _,
+        run.now.to_offset(),
+        run.policy_id.map(PolicyId::uuid),
+        run.due_at.map(Timestamp::to_offset),
+        run.start_after.map(Timestamp::to_offset),
+        run.start_by.map(Timestamp::to_offset)
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends a queued run before it began, and says why.
+pub async fn end_unstarted(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    id: RunId,
+    state: RunState,
+    error: &str,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE scheduler.runs SET state = $3, error = $4, ended_at = $5
+         WHERE tenant_id = $1 AND id = $2 AND state = 'queued'",
+        tenant.uuid(),
+        id.uuid(),
+        state.as_str(),
+        error,
+        now.to_offset()
+    )
+    .execute(db)
+    .await?
+    .expect_rows(1)
+}
+
+/// Lets a queued run wait for other times.
+pub async fn set_start(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    id: RunId,
+    start_after: Option<Timestamp>,
+    start_by: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE scheduler.runs SET start_after = $3, start_by = $4
+         WHERE tenant_id = $1 AND id = $2 AND state = 'queued'",
+        tenant.uuid(),
+        id.uuid(),
+        start_after.map(Timestamp::to_offset),
+        start_by.map(Timestamp::to_offset)
+    )
+    .execute(db)
+    .await?
+    .expect_rows(1)
+}
+
+/// The oldest queued run of this agent that may start now and whose workload nobody else works on at this moment; the
+/// workload's row is held, and with it all of its runs.
 pub async fn take_queued(
     db: &mut PgConnection,
     tenant: TenantId,
@@ -311,12 +419,14 @@ pub async fn take_queued(
 ) -> Result<Option<(RunId, WorkloadId)>> {
     let row = sqlx::query!(
         "SELECT r.id, r.workload_id FROM scheduler.runs r
+         JOIN scheduler.workloads w ON w.tenant_id = r.tenant_id AND w.id = r.workload_id
          WHERE r.tenant_id = $1 AND r.agent_id = $2 AND r.state = 'queued'
+           AND (r.start_after IS NULL OR r.start_after <= $3) AND (r.start_by IS NULL OR r.start_by > $3)
            AND NOT EXISTS (SELECT FROM scheduler.runs o
                WHERE o.tenant_id = $1 AND o.workload_id = r.workload_id AND o.state = 'running'
                  AND o.lease_until > $3)
          ORDER BY r.created_at, r.id LIMIT 1
-         FOR UPDATE OF r SKIP LOCKED",
+         FOR UPDATE OF w SKIP LOCKED",
         tenant.uuid(),
         agent.uuid(),
         now.to_offset()
@@ -485,19 +595,14 @@ pub async fn set_cancel_requested(
     Ok(())
 }
 
-/// Running runs whose lease ended before `now`, and queued ones older than `stale`, of all tenants (system
+/// Running runs whose lease ended before `now`, and queued ones whose time to start is over, of all tenants (system
 /// role).
-pub async fn list_overdue(
-    db: &mut PgConnection,
-    now: Timestamp,
-    stale: Timestamp,
-) -> Result<Vec<(TenantId, RunId)>> {
+pub async fn list_overdue(db: &mut PgConnection, now: Timestamp) -> Result<Vec<(TenantId, RunId)>> {
     let rows = sqlx::query!(
         "SELECT tenant_id, id FROM scheduler.runs
-         WHERE (state = 'running' AND lease_until <= $1) OR (state = 'queued' AND created_at <= $2)
+         WHERE (state = 'running' AND lease_until <= $1) OR (state = 'queued' AND start_by <= $1)
          ORDER BY tenant_id, id LIMIT 500",
-        now.to_offset(),
-        stale.to_offset()
+        now.to_offset()
     )
     .fetch_all(db)
     .await?;

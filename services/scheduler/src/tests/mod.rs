@@ -2,6 +2,7 @@
 
 mod ending;
 mod leasing;
+mod policies;
 mod queueing;
 
 use std::{

@@ -201,6 +201,7 @@ async fn the_schema_keeps_the_rules_of_the_house() {
     let world = world().await;
     world.start(&world.agent).await.expect("starts");
     let database = world.app.database();
+    world.write(&super::policies::policy("nightly")).await.expect("made");
     let violations =
         testkit::schema::violations(database, pg::Schema::Scheduler).await.expect("asked");
     assert_eq!(violations, Vec::<String>::new());

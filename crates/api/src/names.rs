@@ -3,7 +3,7 @@
 //! Invariant: nothing with control characters or invisible direction marks gets in, so that a list shown to
 //! a person cannot lie about what it lists. Pure.
 
-use api::problem::Problem;
+use crate::problem::Problem;
 
 /// Longest name or label, in characters.
 pub const MAX_CHARS: usize = 200;
