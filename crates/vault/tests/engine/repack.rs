@@ -49,7 +49,8 @@ fn the_same_tree_stands_on_new_packs_and_the_old_ones_are_named_no_more() {
     assert!(after.iter().all(|pack| !victims.contains(&pack.id)));
     // How frames fall into packs differs from run to run, and with it how much is dead in packs that are not half-dead
     // yet: exactly that stays, nothing of the victims and nothing new.
-    let spared = PackSet(before.0.clone().into_iter().filter(|(id, _)| !victims.contains(id)).collect());
+    let spared =
+        PackSet(before.0.clone().into_iter().filter(|(id, _)| !victims.contains(id)).collect());
     assert_eq!(dead(&after), dead(&spared));
     assert!(half_dead(&after).is_empty(), "once is enough");
     // The victims may go: everything reads back without them.
