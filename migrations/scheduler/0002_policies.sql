@@ -47,8 +47,12 @@ ALTER TABLE scheduler.workloads
     ADD COLUMN plan        jsonb,
     -- When its next run is to be queued; NULL: not by itself.
     ADD COLUMN due_at      timestamptz,
-    -- The tick of the schedule that due_at belongs to; NULL: due_at is another attempt.
-    ADD COLUMN tick_at     timestamptz,
+    -- Not started by then, the due run is missed, or made up for; NULL: it waits.
+    ADD COLUMN due_by      timestamptz,
+    -- What is due is another attempt, not a tick of the schedule.
+    ADD COLUMN is_retry    boolean NOT NULL DEFAULT false,
+    -- Planned runs that failed since the last tick or success.
+    ADD COLUMN attempts    int NOT NULL DEFAULT 0,
     -- Failures since the last success.
     ADD COLUMN failures    int NOT NULL DEFAULT 0,
     -- Beginning of the newest run that succeeded.
@@ -59,8 +63,12 @@ ALTER TABLE scheduler.workloads
     ADD CONSTRAINT workloads_policy_id_fkey FOREIGN KEY (tenant_id, policy_id)
         REFERENCES scheduler.policies (tenant_id, id),
     ADD CONSTRAINT workloads_failures_check CHECK (failures >= 0),
-    ADD CONSTRAINT workloads_tick_at_check CHECK (tick_at IS NULL OR due_at IS NOT NULL),
+    ADD CONSTRAINT workloads_due_by_check CHECK (due_by IS NULL OR due_at IS NOT NULL),
+    ADD CONSTRAINT workloads_attempts_check CHECK (attempts >= 0),
     ADD CONSTRAINT workloads_due_at_check CHECK (due_at IS NULL OR plan IS NOT NULL);
+-- Migrations run as the owner, whom forced row security shows nothing.
+ALTER TABLE scheduler.workloads NO FORCE ROW LEVEL SECURITY;
+ALTER TABLE scheduler.runs NO FORCE ROW LEVEL SECURITY;
 UPDATE scheduler.workloads w SET protected_at = (
     SELECT max(r.started_at) FROM scheduler.runs r
     WHERE r.tenant_id = w.tenant_id AND r.workload_id = w.id AND r.snapshot_id IS NOT NULL);
@@ -68,7 +76,7 @@ CREATE INDEX workloads_policy_id_idx ON scheduler.workloads (tenant_id, policy_i
 CREATE INDEX workloads_due_at_idx ON scheduler.workloads (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX workloads_rpo_due_at_idx ON scheduler.workloads (rpo_due_at)
     WHERE rpo_due_at IS NOT NULL AND rpo_breached_at IS NULL;
-GRANT UPDATE (policy_id, plan, due_at, tick_at, failures, protected_at, rpo_due_at, rpo_breached_at)
+GRANT UPDATE (policy_id, plan, due_at, due_by, is_retry, attempts, failures, protected_at, rpo_due_at, rpo_breached_at)
     ON scheduler.workloads TO everhold_scheduler;
 -- Reconcilers' only business with workloads of all tenants: whose time has come. What follows is done inside each
 -- tenant.
@@ -88,7 +96,8 @@ ALTER TABLE scheduler.runs
     DROP CONSTRAINT runs_trigger_check,
     ADD CONSTRAINT runs_trigger_check CHECK (trigger IN ('manual', 'local', 'schedule', 'retry'));
 UPDATE scheduler.runs SET start_by = created_at + interval '1 day' WHERE state = 'queued';
-DROP INDEX scheduler.runs_created_at_queued_idx;
+ALTER TABLE scheduler.workloads FORCE ROW LEVEL SECURITY;
+ALTER TABLE scheduler.runs FORCE ROW LEVEL SECURITY;
 CREATE INDEX runs_start_by_queued_idx ON scheduler.runs (start_by) WHERE state = 'queued' AND start_by IS NOT NULL;
 GRANT UPDATE (start_after, start_by) ON scheduler.runs TO everhold_scheduler;
-GRANT SELECT (start_by) ON scheduler.runs TO everhold_scheduler_system;
+GRANT SELECT (start_by, trigger) ON scheduler.runs TO everhold_scheduler_system;

@@ -105,7 +105,7 @@ fn a_policy_applied_from_a_file_protects_a_machine_that_is_enrolled_later() {
     assert_eq!(stands[0]["policy"], "every minute");
     assert!(stands[0]["protection"]["protected_at"].is_string(), "{stands}");
     let table = admin.run(&["workload", "list"]).expect(0).stdout;
-    assert!(table.contains("every minute") && table.contains("kept"), "{table}");
+    assert!(table.contains("every minute") && table.contains("kept until"), "{table}");
     drop(daemon);
     let snapshots = agent.run(["snapshots", "--json"]).expect(0).json();
     assert!(!snapshots.as_array().expect("a list").is_empty());
@@ -147,6 +147,20 @@ fn commands_at_once_take_turns_with_the_sign_in_and_an_msp_names_its_tenant() {
     assert_eq!(here["tenant"]["kind"], "msp", "the next command is at home again");
     let none = msp.run(&["agent", "list", "--tenant", "nobody"]).expect(2).stderr;
     assert!(none.contains("everhold tenant list"), "{none}");
+    // A new password ends every other sign-in, and this one goes on.
+    let elsewhere = Console::sign_in(&platform, "/msp", &dir.path().join("elsewhere.json"));
+    let shown = msp.run(&["session", "list", "--json"]).expect(0).json();
+    assert!(shown.as_array().expect("a list").len() >= 2, "{shown}");
+    let old = platform.get("/msp/password");
+    let said = format!("{old}\nfünf Kraniche über dem Watt\n");
+    msp.told(&["password", "--password-stdin"], &said).expect(0);
+    msp.run(&["whoami"]).expect(0);
+    let mut kept: Value =
+        serde_json::from_slice(&fs::read(&elsewhere.session).expect("kept")).expect("JSON");
+    kept["access"] = Value::Null;
+    fs::write(&elsewhere.session, kept.to_string()).expect("written");
+    let ended = elsewhere.run(&["whoami"]).expect(2).stderr;
+    assert!(ended.contains("everhold login --server"), "{ended}");
     // A password that is wrong keeps nothing.
     let other = Console { session: dir.path().join("other.json") };
     let args = [

@@ -42,6 +42,30 @@ pub struct RevokeRequest {
     pub refresh_token: String,
 }
 
+/// A sign-in of one's own that has not ended: `GET /v1/me/sessions`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SignIn {
+    pub id: TokenId,
+    /// What signed in, as it named itself.
+    pub client: String,
+    /// Where it acts now.
+    pub tenant_id: TenantId,
+    pub started_at: Timestamp,
+    /// When it was last renewed.
+    pub last_used_at: Timestamp,
+    /// However often it is renewed, it ends then.
+    pub expires_at: Timestamp,
+}
+
+/// `POST /v1/me/password`: every sign-in ends, and the reply is a new one.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePassword {
+    pub current: String,
+    /// At least 12 characters, not on the breached list, and another than before.
+    pub new: String,
+}
+
 /// `GET /v1/me`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Me {

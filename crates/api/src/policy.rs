@@ -23,7 +23,8 @@ pub struct PolicySettings {
     pub rpo_minutes: Option<u32>,
 }
 
-/// A part of a policy that can be protected: a policy that extends this one may be stricter there, never looser.
+/// A part of a policy that can be protected: a policy that extends this one may be stricter there, never looser. Who may
+/// write policies may also write one that extends none: protection keeps from mistakes, not from administrators.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
@@ -31,9 +32,9 @@ pub struct PolicySettings {
 pub enum Setting {
     /// Every path stays; nothing may be excluded beyond what is excluded here.
     Source,
-    /// Stays as it is.
+    /// Stays as it is, and is not paused.
     Schedule,
-    /// At least as many attempts.
+    /// At least as many attempts, and none later.
     Retry,
     /// At most as many minutes.
     Rpo,
@@ -55,7 +56,8 @@ pub struct Schedule {
     /// When a run may start; none: at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<Window>,
-    /// Starts are spread over so many minutes, so that a thousand machines do not start at once. 0 to 720.
+    /// Starts are spread over so many minutes, so that a thousand machines do not start at once. 0 to 720, and no more
+    /// than the shortest time between two ticks.
     #[serde(default)]
     pub jitter_minutes: u32,
     /// A machine that was off when its run was due runs as soon as it is back (and a window is open), once for all
@@ -174,9 +176,13 @@ pub struct Protection {
     /// When its next run becomes due; absent: not by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_due_at: Option<Timestamp>,
-    /// Beginning of the newest run that succeeded: what changed later is not protected yet.
+    /// Beginning of the newest run that succeeded and read all that the policy says: what changed later is not protected
+    /// yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected_at: Option<Timestamp>,
+    /// When the newest good backup will be, or was, older than the objective allows; absent: no objective is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_due_at: Option<Timestamp>,
     /// Since when the newest good backup is older than the objective allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo_breached_at: Option<Timestamp>,
@@ -192,7 +198,7 @@ pub struct SimulatePolicy {
     /// The moment from which on; absent: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// How many ticks: 1 to 200.
+    /// How many ticks: 1 to 100.
     pub ticks: u32,
 }
 

@@ -49,6 +49,10 @@ define_actions! {
     MeRead "me.read" Administrative [
         PlatformOperator, PlatformSecurity, MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer,
         TenantApprover, KeyCustodian, Auditor, BillingViewer];
+    // One's own account: its password, its sign-ins.
+    MeChange "me.change" Administrative [
+        PlatformOperator, PlatformSecurity, MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer,
+        TenantApprover, KeyCustodian, Auditor, BillingViewer];
     TenantRead "tenant.read" Administrative [
         PlatformOperator, PlatformSecurity, MspOwner, MspTech, TenantAdmin, TenantOperator, TenantRestorer,
         TenantApprover, KeyCustodian, Auditor, BillingViewer];

@@ -22,6 +22,8 @@ pub struct Scheduler {
     pub config: SchedulerConfig,
     /// Cancelled when the process stops: nobody waits for anything any more.
     pub stopping: CancellationToken,
+    /// Schedules are simulated one at a time.
+    pub simulating: tokio::sync::Mutex<()>,
     peers: Peers,
 }
 
@@ -37,6 +39,7 @@ impl Scheduler {
             streams: Crowd::of(512, 8),
             config,
             stopping: CancellationToken::new(),
+            simulating: tokio::sync::Mutex::new(()),
             peers: platform.peers.as_seen_by(RoleName::Scheduler),
         }
     }

@@ -299,6 +299,10 @@ impl Machine {
             snapshot_id: None,
             exceptions: Vec::new(),
             error: None,
+            policy_id: None,
+            due_at: None,
+            start_after: None,
+            start_by: None,
         };
         let lease_token = keys.sign_lease(&claims, world.now()).expect("lease");
         Assignment { run, epoch: self.epoch, lease_until, lease_token }

@@ -89,6 +89,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/me/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Changes the caller's own password. Every sign-in of theirs ends; the reply is a new one, acting where the caller did. */
+        post: operations["change_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The caller's own sign-ins that have not ended, newest first: 100 at most, in one page. */
+        get: operations["list_sessions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Ends one of the caller's own sign-ins. Access tokens it gave out are good for up to five minutes more. */
+        delete: operations["end_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tenants": {
         parameters: {
             query?: never;
@@ -1099,6 +1150,12 @@ export interface components {
             subject_kind: string;
             tenant_id: components["schemas"]["TenId"];
         };
+        /** @description `POST /v1/me/password`: every sign-in ends, and the reply is a new one. */
+        ChangePassword: {
+            current: string;
+            /** @description At least 12 characters, not on the breached list, and another than before. */
+            new: string;
+        };
         /**
          * @description The closed list of problem codes. Stable: clients match on them.
          * @enum {string}
@@ -1580,6 +1637,7 @@ export interface components {
                 policy_id?: components["schemas"]["PolId"] | null;
                 protected_at?: components["schemas"]["Timestamp"] | null;
                 rpo_breached_at?: components["schemas"]["Timestamp"] | null;
+                rpo_due_at?: components["schemas"]["Timestamp"] | null;
                 workload_id: components["schemas"]["WklId"];
             }[];
             /** @description Hand back as `cursor` for the next page; absent on the last one. */
@@ -1638,6 +1696,23 @@ export interface components {
                 tenant_id: components["schemas"]["TenId"];
                 trigger: components["schemas"]["Trigger"];
                 workload_id: components["schemas"]["WklId"];
+            }[];
+            /** @description Hand back as `cursor` for the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_SignIn: {
+            items: {
+                /** @description What signed in, as it named itself. */
+                client: string;
+                /** @description However often it is renewed, it ends then. */
+                expires_at: components["schemas"]["Timestamp"];
+                id: components["schemas"]["TokId"];
+                /** @description When it was last renewed. */
+                last_used_at: components["schemas"]["Timestamp"];
+                started_at: components["schemas"]["Timestamp"];
+                /** @description Where it acts now. */
+                tenant_id: components["schemas"]["TenId"];
             }[];
             /** @description Hand back as `cursor` for the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -1855,6 +1930,7 @@ export interface components {
             policy_id?: components["schemas"]["PolId"] | null;
             protected_at?: components["schemas"]["Timestamp"] | null;
             rpo_breached_at?: components["schemas"]["Timestamp"] | null;
+            rpo_due_at?: components["schemas"]["Timestamp"] | null;
             workload_id: components["schemas"]["WklId"];
         };
         ReadGrant: {
@@ -2013,7 +2089,8 @@ export interface components {
             every_minutes?: number | null;
             /**
              * Format: int32
-             * @description Starts are spread over so many minutes, so that a thousand machines do not start at once. 0 to 720.
+             * @description Starts are spread over so many minutes, so that a thousand machines do not start at once. 0 to 720, and no more
+             *     than the shortest time between two ticks.
              */
             jitter_minutes?: number;
             /**
@@ -2060,17 +2137,31 @@ export interface components {
             fence: number;
         };
         /**
-         * @description A part of a policy that can be protected: a policy that extends this one may be stricter there, never looser.
+         * @description A part of a policy that can be protected: a policy that extends this one may be stricter there, never looser. Who may
+         *     write policies may also write one that extends none: protection keeps from mistakes, not from administrators.
          * @enum {string}
          */
         Setting: "source" | "schedule" | "retry" | "rpo";
+        /** @description A sign-in of one's own that has not ended: `GET /v1/me/sessions`. */
+        SignIn: {
+            /** @description What signed in, as it named itself. */
+            client: string;
+            /** @description However often it is renewed, it ends then. */
+            expires_at: components["schemas"]["Timestamp"];
+            id: components["schemas"]["TokId"];
+            /** @description When it was last renewed. */
+            last_used_at: components["schemas"]["Timestamp"];
+            started_at: components["schemas"]["Timestamp"];
+            /** @description Where it acts now. */
+            tenant_id: components["schemas"]["TenId"];
+        };
         /** @description `POST /v1/tenants/{tenant_id}/policy-simulations`: what settings would do, before they are saved. */
         SimulatePolicy: {
             from?: components["schemas"]["Timestamp"] | null;
             schedule: components["schemas"]["Schedule"];
             /**
              * Format: int32
-             * @description How many ticks: 1 to 200.
+             * @description How many ticks: 1 to 100.
              */
             ticks: number;
         };
@@ -2477,6 +2568,97 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Me"];
                 };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    change_password: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangePassword"];
+            };
+        };
+        responses: {
+            /** @description An access token and a refresh token */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenReply"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_sessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sign-ins that have not ended */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SignIn"];
+                };
+            };
+            /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    end_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: components["schemas"]["TokId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It has ended */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description A problem (RFC 9457); `code` is of a closed list, `advice` says what to do */
             default: {

@@ -44,6 +44,15 @@ pub enum Noun {
         #[command(flatten)]
         common: Common,
     },
+    /// One's own sign-ins, here and elsewhere.
+    Session {
+        #[command(flatten)]
+        common: Common,
+        #[command(subcommand)]
+        command: SessionCommand,
+    },
+    /// Change one's own password. Every sign-in ends, and this machine is signed in anew.
+    Password(Password),
     /// Tenants: one's own and those below it.
     Tenant {
         #[command(flatten)]
@@ -107,6 +116,24 @@ pub struct Login {
     /// Read the password from standard input instead of asking for it.
     #[arg(long)]
     pub password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Password {
+    #[command(flatten)]
+    pub kept: Kept,
+    /// Read the current and the new password from standard input, a line each, instead of asking for them.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    List,
+    /// End a sign-in: of a machine that was lost, of a person who has left it open.
+    End {
+        session: TokenId,
+    },
 }
 
 #[derive(Debug, Subcommand)]

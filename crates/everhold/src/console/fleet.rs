@@ -136,9 +136,11 @@ pub async fn workload(
 
 fn cells(row: &Row) -> Vec<String> {
     let stands = row.protection.as_ref();
-    let objective = match stands.and_then(|p| p.rpo_breached_at) {
-        Some(since) => format!("breached since {}", moment(Some(since))),
-        None => "kept".to_owned(),
+    let objective = match stands.map(|p| (p.rpo_breached_at, p.rpo_due_at, p.protected_at)) {
+        Some((Some(since), ..)) => format!("breached since {}", moment(Some(since))),
+        Some((None, Some(due), Some(_))) => format!("kept until {}", moment(Some(due))),
+        Some((None, Some(due), None)) => format!("no backup yet, due by {}", moment(Some(due))),
+        Some((None, None, _)) | None => "-".to_owned(),
     };
     vec![
         row.workload.id.to_string(),

@@ -27,6 +27,11 @@ pub async fn run(noun: &Noun) -> anyhow::Result<ExitCode> {
     match noun {
         Noun::Login(args) => return session::login(args).await,
         Noun::Logout { kept } => return session::logout(kept).await,
+        Noun::Password(args) => return session::password(args).await,
+        Noun::Session { common, command } => {
+            let (session, out) = open(common).await?;
+            people::session(&session, &out, command).await?;
+        }
         Noun::Whoami { common } => {
             let (session, out) = open(common).await?;
             people::whoami(&session, &out).await?;
@@ -90,7 +95,7 @@ impl Out {
         if self.is_json {
             return Ok(say(serde_json::to_string_pretty(item)?)?);
         }
-        Ok(say(line(item))?)
+        Ok(say(table::shown(&line(item)))?)
     }
 }
 

@@ -2,20 +2,50 @@
 
 use std::io::Read as _;
 
-use api::auth::{CreateTenant, CreateUser, Me, Tenant, User};
+use api::{
+    Page,
+    auth::{CreateTenant, CreateUser, Me, SignIn, Tenant, User},
+};
 
 use super::{
     Out, all,
-    args::{TenantCommand, UserCommand},
+    args::{SessionCommand, TenantCommand, UserCommand},
     session::Session,
     table::{Table, moment},
 };
+use crate::commands::say;
 
 pub async fn whoami(session: &Session, out: &Out) -> anyhow::Result<()> {
     let me: Me = session.get("/v1/me").await?;
     out.one(&me, |me| {
         format!("{} in {} ({}): {}", me.email, me.tenant.name, me.tenant.id, me.roles.join(", "))
     })
+}
+
+pub async fn session(session: &Session, out: &Out, command: &SessionCommand) -> anyhow::Result<()> {
+    match command {
+        SessionCommand::List => {
+            let page: Page<SignIn> = session.get("/v1/me/sessions").await?;
+            out.list(&page.items, |sessions| {
+                let head = ["SESSION", "CLIENT", "STARTED", "LAST USED", "UNTIL"];
+                Table::new(&head, "no sign-ins").rows(sessions, |s| {
+                    vec![
+                        s.id.to_string(),
+                        s.client.clone(),
+                        moment(Some(s.started_at)),
+                        moment(Some(s.last_used_at)),
+                        moment(Some(s.expires_at)),
+                    ]
+                })
+            })
+        }
+        SessionCommand::End { session: id } => {
+            session.delete(&format!("/v1/me/sessions/{id}")).await?;
+            Ok(say(format_args!(
+                "{id} has ended; what it was given is good for up to five minutes more"
+            ))?)
+        }
+    }
 }
 
 pub async fn tenant(session: &Session, out: &Out, command: &TenantCommand) -> anyhow::Result<()> {

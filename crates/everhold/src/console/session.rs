@@ -14,13 +14,13 @@ use std::{
 
 use anyhow::Context as _;
 use api::{
-    auth::{Me, RevokeRequest, Tenant, TokenReply, TokenRequest},
+    auth::{ChangePassword, Me, RevokeRequest, Tenant, TokenReply, TokenRequest},
     client::{Client, Identity},
 };
 use domain::{Clock as _, SystemClock, TenantId, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::args::{Kept, Login};
+use super::args::{Kept, Login, Password};
 use crate::commands::{Usage, say};
 
 const SIGN_IN_FIRST: &str = "sign in first: everhold login --server URL --email NAME@EXAMPLE.COM";
@@ -110,13 +110,8 @@ pub async fn login(args: &Login) -> anyhow::Result<ExitCode> {
     let place = Place::of(&args.kept)?;
     let server = args.server.trim_end_matches('/').to_owned();
     let password = match args.password_stdin {
-        true => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text)?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
-        }
-        false => rpassword::prompt_password(format!("Password of {}: ", args.email))
-            .context("cannot ask for the password here; hand it over with --password-stdin")?,
+        true => lines(1)?.remove(0),
+        false => ask(&format!("Password of {}: ", args.email))?,
     };
     let client = Client::http(&server, Identity::Anonymous)?;
     let request = TokenRequest::Password { email: args.email.clone(), password, tenant_id: None };
@@ -132,6 +127,50 @@ pub async fn login(args: &Login) -> anyhow::Result<ExitCode> {
     })?;
     say(format_args!("signed in as {} of {}", me.email, me.tenant.name))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Changes the password of who is signed in, and keeps the sign-in that follows.
+pub async fn password(args: &Password) -> anyhow::Result<ExitCode> {
+    let (current, new) = if args.password_stdin {
+        let mut said = lines(2)?;
+        (said.remove(0), said.remove(0))
+    } else {
+        let (current, new) = (ask("Current password: ")?, ask("New password: ")?);
+        if ask("New password, once more: ")? != new {
+            return Err(
+                Usage("the two new passwords differ; nothing was changed".to_owned()).into()
+            );
+        }
+        (current, new)
+    };
+    let place = Place::of(&args.kept)?;
+    let _lock = place.lock()?;
+    let mut signed = place.read()?;
+    let home = signed.home;
+    let session = signed.enter(&place, home).await?;
+    let reply: TokenReply =
+        session.post("/v1/me/password", &ChangePassword { current, new }).await?;
+    signed.refresh_token.clone_from(&reply.refresh_token);
+    signed.access = Some(access(reply, home));
+    place.write(&signed)?;
+    say("the password is changed; every other sign-in has ended")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(prompt: &str) -> anyhow::Result<String> {
+    rpassword::prompt_password(prompt)
+        .context("cannot ask for a password here; hand it over with --password-stdin")
+}
+
+/// So many lines of standard input.
+fn lines(wanted: usize) -> anyhow::Result<Vec<String>> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if lines.len() < wanted {
+        return Err(Usage(format!("{wanted} lines are wanted on standard input")).into());
+    }
+    Ok(lines)
 }
 
 /// Ends the session, here and at the server.
@@ -224,13 +263,9 @@ impl Signed {
         };
         let reply: TokenReply = match anonymous.post("/v1/auth/token", &request).await {
             Ok(reply) => reply,
-            Err(error)
-                if matches!(
-                    error.code(),
-                    Some(api::Code::TokenExpired | api::Code::TokenReused)
-                ) =>
-            {
-                return Err(error).context(SIGN_IN_FIRST);
+            // Expired, ended elsewhere, or of a platform that was set up anew.
+            Err(error) if error.code().is_some_and(|code| code.status() == 401) => {
+                return Err(Usage(format!("{error}; {SIGN_IN_FIRST}")).into());
             }
             Err(error) => return Err(error.into()),
         };

@@ -15,10 +15,8 @@ impl Table {
     }
     #[must_use]
     pub fn rows<T>(mut self, items: &[T], row: impl Fn(&T) -> Vec<String>) -> Self {
-        let shown = |cell: String| -> String {
-            cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-        };
-        self.rows.extend(items.iter().map(|item| row(item).into_iter().map(shown).collect()));
+        self.rows
+            .extend(items.iter().map(|item| row(item).iter().map(|cell| shown(cell)).collect()));
         self
     }
 }
@@ -42,6 +40,11 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
+}
+
+/// What others wrote, without what a terminal would obey.
+pub fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// A moment as people read it, to the minute, in UTC; `-` for none.

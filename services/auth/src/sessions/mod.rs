@@ -7,6 +7,7 @@
 
 pub mod http;
 pub mod jobs;
+pub mod own;
 pub mod store;
 
 use api::names;
@@ -18,7 +19,7 @@ use pg::{LookupTx, OperationalReason, TenantTx};
 use runtime::Cx;
 
 use crate::{
-    password::{PasswordError, Secret},
+    password::{PasswordError, Secret, Weakness},
     roles,
     secret::{OpaqueToken, TokenKind},
     state::Auth,
@@ -56,6 +57,12 @@ pub enum SessionError {
     /// It is below one's own, but no role of the account reaches that far.
     #[error("no role reaches into that tenant")]
     Forbidden,
+    #[error("this is not the password of the account")]
+    WrongPassword,
+    #[error(transparent)]
+    Weak(#[from] Weakness),
+    #[error("the new password is the old one")]
+    Unchanged,
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error("the access token could not be signed")]
@@ -81,6 +88,7 @@ pub async fn sign_in(
     auth: &Auth,
     cx: &Cx,
     from: Option<IpAddr>,
+    client: &str,
     email: &str,
     password: Secret,
     asked: Option<TenantId>,
@@ -88,12 +96,17 @@ pub async fn sign_in(
     let name_key = names::key(email.trim());
     let attempt =
         auth.throttle.admit(&name_key, from, cx.now()).map_err(SessionError::Throttled)?;
-    let Some(account) = identify(auth, &name_key, password, asked).await? else {
+    let Some((account, stored)) = identify(auth, &name_key, password, asked).await? else {
         attempt.failed(cx.now());
         return Err(SessionError::WrongCredentials);
     };
     attempt.succeeded();
-    start(auth, cx, account, asked).await
+    let mut tx = TenantTx::begin(&auth.db, presented(account.tenant_id)).await?;
+    // Changed while it was checked: what ended every sign-in must not miss this one.
+    if !store::still_has_password(&mut tx, account.user_id, &stored).await? {
+        return Err(SessionError::WrongCredentials);
+    }
+    start(auth, cx, tx, account.user_id, asked.unwrap_or(account.tenant_id), client).await
 }
 
 /// The account this name and password open.
@@ -102,7 +115,7 @@ async fn identify(
     name_key: &str,
     password: Secret,
     asked: Option<TenantId>,
-) -> Result<Option<Candidate>, SessionError> {
+) -> Result<Option<(Candidate, String)>, SessionError> {
     let mut candidates = Vec::new();
     // What is no address is nobody's name, and may not even be text for the database.
     if names::email("email", name_key).is_ok() {
@@ -111,10 +124,9 @@ async fn identify(
     }
     let mut found = None;
     for candidate in line_up(candidates) {
-        if !opens(auth, candidate, password.clone()).await? || found.is_some() {
-            continue;
-        }
-        found = Some(candidate);
+        let opened = opens(auth, candidate, password.clone()).await?;
+        let Some(stored) = opened.filter(|_| found.is_none()) else { continue };
+        found = Some((candidate, stored));
         // It was checked first because it was named: stopping here tells nothing of other tenants.
         if Some(candidate.tenant_id) == asked {
             break;
@@ -132,29 +144,37 @@ fn line_up(candidates: Vec<Candidate>) -> impl Iterator<Item = Candidate> {
     candidates.into_iter().chain(std::iter::repeat(nobody)).take(CHECKS)
 }
 
-async fn opens(auth: &Auth, account: Candidate, password: Secret) -> Result<bool, SessionError> {
+/// The stored password, if this one is it.
+async fn opens(
+    auth: &Auth,
+    account: Candidate,
+    password: Secret,
+) -> Result<Option<String>, SessionError> {
     let mut tx = TenantTx::begin(&auth.db, presented(account.tenant_id)).await?;
     let stored = store::find_password(&mut tx, account.user_id).await?;
     // Checking waits its turn; the connection must not wait with it.
     drop(tx);
-    Ok(auth.passwords.verify(password, stored).await?)
+    Ok(if auth.passwords.verify(password, stored.clone()).await? { stored } else { None })
 }
 
+/// A new sign-in of an account of the transaction's tenant, acting in `acting`.
 async fn start(
     auth: &Auth,
     cx: &Cx,
-    account: Candidate,
-    asked: Option<TenantId>,
+    mut tx: TenantTx,
+    user_id: UserId,
+    acting: TenantId,
+    client: &str,
 ) -> Result<Tokens, SessionError> {
     let now = cx.now();
-    let mut tx = TenantTx::begin(&auth.db, presented(account.tenant_id)).await?;
-    let entry = enter(&mut tx, account.user_id, asked.unwrap_or(account.tenant_id)).await?;
+    let entry = enter(&mut tx, user_id, acting).await?;
     let family = Family {
         id: TokenId::fresh(&*cx.ids, now),
-        user_id: account.user_id,
+        user_id,
         acting_tenant_id: entry.tenant.id,
         expires_at: now + FAMILY_TTL,
         end: None,
+        client: client.to_owned(),
     };
     store::insert_family(&mut tx, &family, now).await?;
     let refresh = mint(&mut tx, cx, &family).await?;
@@ -179,7 +199,7 @@ pub async fn refresh(
         .ok_or(SessionError::WrongCredentials)?;
     match family.end {
         Some(EndReason::Reused) => return Err(SessionError::Reused),
-        Some(EndReason::Revoked) => return Err(SessionError::Expired),
+        Some(EndReason::Revoked | EndReason::PasswordChanged) => return Err(SessionError::Expired),
         None => {}
     }
     let token = store::get_token(&mut tx, &presented_token.hash()).await?;
@@ -192,9 +212,7 @@ pub async fn refresh(
     let acting = asked.unwrap_or(family.acting_tenant_id);
     let entry = enter(&mut tx, family.user_id, acting).await?;
     store::set_token_used(&mut tx, token.id, now).await?;
-    if acting != family.acting_tenant_id {
-        store::set_acting_tenant(&mut tx, family.id, acting).await?;
-    }
+    store::set_renewed(&mut tx, family.id, acting, now).await?;
     let refresh = mint(&mut tx, cx, &family).await?;
     tx.commit_operational(OperationalReason::CredentialBookkeeping).await?;
     hand_over(auth, cx, entry, refresh).await

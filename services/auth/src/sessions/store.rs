@@ -74,12 +74,15 @@ pub struct Family {
     pub acting_tenant_id: TenantId,
     pub expires_at: Timestamp,
     pub end: Option<EndReason>,
+    /// What signed in, as it named itself.
+    pub client: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     Revoked,
     Reused,
+    PasswordChanged,
 }
 
 impl EndReason {
@@ -87,6 +90,7 @@ impl EndReason {
         match self {
             Self::Revoked => "revoked",
             Self::Reused => "reused",
+            Self::PasswordChanged => "password_changed",
         }
     }
 }
@@ -98,14 +102,15 @@ pub async fn insert_family(
 ) -> Result<(), pg::Error> {
     let here = tx.tenant().uuid();
     sqlx::query!(
-        "INSERT INTO auth.refresh_families (tenant_id, id, user_id, acting_tenant_id, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO auth.refresh_families (tenant_id, id, user_id, acting_tenant_id, created_at, expires_at, client)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
         here,
         family.id.uuid(),
         family.user_id.uuid(),
         family.acting_tenant_id.uuid(),
         time::OffsetDateTime::from(now),
         time::OffsetDateTime::from(family.expires_at),
+        family.client,
     )
     .execute(tx.conn())
     .await?;
@@ -122,7 +127,7 @@ pub async fn lock_family(
 ) -> Result<Option<Family>, pg::Error> {
     let here = tx.tenant().uuid();
     let row = sqlx::query!(
-        "SELECT id, user_id, acting_tenant_id, expires_at, end_reason FROM auth.refresh_families
+        "SELECT id, user_id, acting_tenant_id, expires_at, end_reason, client FROM auth.refresh_families
          WHERE tenant_id = $1 AND id = (
              SELECT family_id FROM auth.refresh_tokens WHERE tenant_id = $1 AND token_hash = $2)
          FOR UPDATE",
@@ -138,8 +143,10 @@ pub async fn lock_family(
         expires_at: row.expires_at.into(),
         end: row.end_reason.map(|reason| match reason.as_str() {
             "reused" => EndReason::Reused,
+            "password_changed" => EndReason::PasswordChanged,
             _ => EndReason::Revoked,
         }),
+        client: row.client,
     }))
 }
 
@@ -206,17 +213,21 @@ pub async fn set_token_used(
     .expect_rows(1)
 }
 
-pub async fn set_acting_tenant(
+/// Notes a renewal, and where its tokens act from now on.
+pub async fn set_renewed(
     tx: &mut TenantTx,
     family_id: TokenId,
     acting: TenantId,
+    now: Timestamp,
 ) -> Result<(), pg::Error> {
     let here = tx.tenant().uuid();
     sqlx::query!(
-        "UPDATE auth.refresh_families SET acting_tenant_id = $3 WHERE tenant_id = $1 AND id = $2",
+        "UPDATE auth.refresh_families SET acting_tenant_id = $3, last_used_at = $4
+         WHERE tenant_id = $1 AND id = $2",
         here,
         family_id.uuid(),
         acting.uuid(),
+        time::OffsetDateTime::from(now),
     )
     .execute(tx.conn())
     .await?
@@ -241,6 +252,109 @@ pub async fn set_family_ended(
     .execute(tx.conn())
     .await?
     .expect_rows(1)
+}
+
+/// A person's sign-ins that have not ended, newest first; 100 at most.
+pub async fn list_open(
+    tx: &mut TenantTx,
+    user: UserId,
+    now: Timestamp,
+) -> Result<Vec<SignInRow>, pg::Error> {
+    let here = tx.tenant().uuid();
+    let rows = sqlx::query!(
+        r#"SELECT id, client, acting_tenant_id, created_at, COALESCE(last_used_at, created_at) AS "last_used_at!",
+                  expires_at
+           FROM auth.refresh_families
+           WHERE tenant_id = $1 AND user_id = $2 AND ended_at IS NULL AND expires_at > $3
+           ORDER BY id DESC LIMIT 100"#,
+        here,
+        user.uuid(),
+        time::OffsetDateTime::from(now),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let row = rows.into_iter().map(|row| SignInRow {
+        id: TokenId::from_uuid(row.id),
+        client: row.client,
+        acting_tenant_id: TenantId::from_uuid(row.acting_tenant_id),
+        started_at: row.created_at.into(),
+        last_used_at: row.last_used_at.into(),
+        expires_at: row.expires_at.into(),
+    });
+    Ok(row.collect())
+}
+
+/// A sign-in as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct SignInRow {
+    pub id: TokenId,
+    pub client: String,
+    pub acting_tenant_id: TenantId,
+    pub started_at: Timestamp,
+    pub last_used_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// Ends sign-ins of a person: the one named, or all. Says how many had not ended.
+pub async fn end_open(
+    tx: &mut TenantTx,
+    user: UserId,
+    only: Option<TokenId>,
+    reason: EndReason,
+    now: Timestamp,
+) -> Result<u64, pg::Error> {
+    let here = tx.tenant().uuid();
+    let done = sqlx::query!(
+        "UPDATE auth.refresh_families SET ended_at = $4, end_reason = $5
+         WHERE tenant_id = $1 AND user_id = $2 AND ended_at IS NULL AND ($3::uuid IS NULL OR id = $3)",
+        here,
+        user.uuid(),
+        only.map(TokenId::uuid),
+        time::OffsetDateTime::from(now),
+        reason.as_str(),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Whether an account that may sign in still has this stored password; it has until the transaction ends.
+pub async fn still_has_password(
+    tx: &mut TenantTx,
+    id: UserId,
+    hash: &str,
+) -> Result<bool, pg::Error> {
+    let here = tx.tenant().uuid();
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM auth.users
+         WHERE tenant_id = $1 AND id = $2 AND disabled_at IS NULL AND password_hash = $3 FOR SHARE",
+        here,
+        id.uuid(),
+        hash,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(found.is_some())
+}
+
+/// Replaces the stored password, unless it is another by now.
+pub async fn replace_password(
+    tx: &mut TenantTx,
+    id: UserId,
+    before: &str,
+    after: &str,
+) -> Result<bool, pg::Error> {
+    let here = tx.tenant().uuid();
+    let done = sqlx::query!(
+        "UPDATE auth.users SET password_hash = $4 WHERE tenant_id = $1 AND id = $2 AND password_hash = $3",
+        here,
+        id.uuid(),
+        before,
+        after,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Removes families that ended by age before `before`, of every tenant; their tokens go with them.

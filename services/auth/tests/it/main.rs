@@ -5,6 +5,7 @@ mod app;
 mod bootstrapping;
 mod enrolment;
 mod openapi;
+mod own;
 mod schema;
 mod sessions;
 mod tenancy;

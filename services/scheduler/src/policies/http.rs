@@ -107,7 +107,7 @@ async fn simulate(
     permit: Permit<PolicyRead>,
     Json(body): Json<SimulatePolicy>,
 ) -> Reply<Json<Simulation>> {
-    Ok(Json(state.simulate(permit.tenant(), &body)?))
+    Ok(Json(state.simulate(permit.tenant(), body).await?))
 }
 
 /// Give a workload a policy, or let the tenant's default hold for it.

@@ -17,7 +17,8 @@ use api::scheduler::Run;
 use api::{
     Problem,
     policy::{
-        AssignPolicy, Policy, Protection, SimulatePolicy, SimulatedTick, Simulation, WritePolicy,
+        AssignPolicy, Policy, Protection, Setting, SimulatePolicy, SimulatedTick, Simulation,
+        WritePolicy,
     },
 };
 use domain::{PolicyId, TenantId, Timestamp, WorkloadId, run::RunState};
@@ -35,6 +36,8 @@ use timetable::Timetable;
 
 /// Of one tenant.
 pub const MOST_POLICIES: usize = 200;
+/// Of one simulation.
+const MOST_TICKS: u32 = 100;
 /// Policies one under another, the last one counted.
 const LONGEST_CHAIN: usize = 5;
 const NAME_KEY: &str = "policies_tenant_id_name_key_key";
@@ -46,7 +49,7 @@ impl Scheduler {
         let mut tx = TenantTx::begin(&self.db, scope).await?;
         let all = Policies(store::list(tx.conn(), tenant).await?);
         let counts = store::count_workloads(tx.conn(), tenant).await?;
-        Ok(all.0.iter().map(|row| all.show(tenant, row, &counts, self.clock.now())).collect())
+        Ok(all.0.iter().map(|row| all.show(tenant, row, &counts)).collect())
     }
 
     pub async fn get_policy(&self, scope: Scope, id: PolicyId) -> Result<Policy, Error> {
@@ -59,7 +62,7 @@ impl Scheduler {
         let all = Policies(store::list(tx.conn(), tenant).await?);
         let counts = store::count_workloads(tx.conn(), tenant).await?;
         let row = all.find(id).ok_or(Error::NotFound)?;
-        Ok(all.show(tenant, row, &counts, self.clock.now()))
+        Ok(all.show(tenant, row, &counts))
     }
 
     pub async fn create_policy(
@@ -159,6 +162,7 @@ impl Scheduler {
         body: &AssignPolicy,
     ) -> Result<Protection, Error> {
         let tenant = scope.tenant();
+        self.learn_workload(scope, workload, cx.now()).await?;
         let mut tx = TenantTx::begin(&self.db, scope).await?;
         store::lock(tx.conn(), tenant).await?;
         let all = Policies(store::list(tx.conn(), tenant).await?);
@@ -167,15 +171,10 @@ impl Scheduler {
         {
             return Err(Problem::validation("policy_id", "the tenant has no such policy").into());
         }
-        let mut standing = match store::lock_standing(tx.conn(), tenant, workload).await? {
-            Some(standing) => standing,
-            None => {
-                self.learn_workload(&mut tx, workload, cx.now()).await?;
-                store::lock_standing(tx.conn(), tenant, workload).await?.ok_or(Error::NotFound)?
-            }
-        };
+        let standing = store::lock_standing(tx.conn(), tenant, workload).await?;
+        let mut standing = standing.ok_or(Error::NotFound)?;
         standing.policy = body.policy_id;
-        all.plan(&mut standing, cx.now());
+        all.in_force_for_all().plan(&mut standing, cx.now());
         store::set_standing(tx.conn(), tenant, &standing).await?;
         let said = cx
             .event("workload.policy_assigned", "workload", &workload)
@@ -199,38 +198,50 @@ impl Scheduler {
     }
 
     /// What a schedule would do. Nothing is stored.
-    pub fn simulate(&self, tenant: TenantId, body: &SimulatePolicy) -> Result<Simulation, Error> {
-        if !(1..=200).contains(&body.ticks) {
-            return Err(Problem::validation("ticks", "1 to 200").into());
+    pub async fn simulate(
+        &self,
+        tenant: TenantId,
+        body: SimulatePolicy,
+    ) -> Result<Simulation, Error> {
+        if !(1..=MOST_TICKS).contains(&body.ticks) {
+            return Err(Problem::validation("ticks", format!("1 to {MOST_TICKS}")).into());
         }
-        let mut from = body.from.unwrap_or_else(|| self.clock.now());
-        let table =
-            Timetable::read(&body.schedule, from).map_err(|wrong| refuse("schedule", wrong))?;
-        // A schedule is shown for a workload that does not exist: ticks as they are, its own spread left out.
-        let nobody = WorkloadId::from_bytes(tenant.into_bytes());
-        let mut ticks = Vec::new();
-        while ticks.len() < body.ticks as usize {
-            let Some(tick) = table.next(nobody, from) else { break };
-            ticks.push(SimulatedTick {
-                at: tick.at,
-                local: table.local(tick.at),
-                start_by: tick.start_by,
-            });
-            from = tick.at;
-        }
-        Ok(Simulation { ticks, words: table.words() })
+        let from = body.from.unwrap_or_else(|| self.clock.now());
+        // A schedule made to be slow takes a thread that serves nobody.
+        let _one_at_a_time = self.simulating.lock().await;
+        let task = tokio::task::spawn_blocking(move || simulated(tenant, &body, from));
+        task.await.map_err(|_| Error::Conflict("the simulation ended early".to_owned()))?
     }
 }
 
-/// Plans a workload that has just become known.
+fn simulated(
+    tenant: TenantId,
+    body: &SimulatePolicy,
+    mut from: Timestamp,
+) -> Result<Simulation, Error> {
+    let table = Timetable::read(&body.schedule, from).map_err(|wrong| refuse("schedule", wrong))?;
+    // A schedule is shown for a workload that does not exist: ticks as they are, its own spread left out.
+    let nobody = WorkloadId::from_bytes(tenant.into_bytes());
+    let mut ticks = Vec::new();
+    while ticks.len() < body.ticks as usize {
+        let Some(tick) = table.next(nobody, from) else { break };
+        ticks.push(SimulatedTick {
+            at: tick.at,
+            local: table.local(tick.at),
+            start_by: tick.start_by,
+        });
+        from = tick.at;
+    }
+    Ok(Simulation { ticks, words: table.words() })
+}
+
+/// Plans a workload that has just become known. The tenant's policies are held by the caller.
 pub async fn plan_new(
     tx: &mut TenantTx,
     workload: WorkloadId,
     now: Timestamp,
 ) -> Result<(), Error> {
     let tenant = tx.tenant();
-    // A policy that is being saved does not see this workload yet, nor we the policy: one of the two waits.
-    store::lock(tx.conn(), tenant).await?;
     let all = Policies(store::list(tx.conn(), tenant).await?);
     if all.default().is_none() {
         return Ok(());
@@ -238,7 +249,7 @@ pub async fn plan_new(
     let Some(mut standing) = store::lock_standing(tx.conn(), tenant, workload).await? else {
         return Ok(());
     };
-    all.plan(&mut standing, now);
+    all.in_force_for_all().plan(&mut standing, now);
     store::set_standing(tx.conn(), tenant, &standing).await?;
     Ok(())
 }
@@ -254,7 +265,7 @@ pub async fn run_ended(
     let Some(mut standing) = store::lock_standing(tx.conn(), tenant, run.workload_id).await? else {
         return Ok(());
     };
-    standing::ended(&mut standing, state, run.started_at, run.trigger.is_planned(), now);
+    standing::ended(&mut standing, state, run, now);
     store::set_standing(tx.conn(), tenant, &standing).await?;
     Ok(())
 }
@@ -268,7 +279,7 @@ pub async fn next_start(
     let tenant = tx.tenant();
     let standing = store::lock_standing(tx.conn(), tenant, workload).await?;
     let plan = standing.and_then(|standing| standing.plan);
-    let table = plan.and_then(|plan| standing::timetable(&plan.settings, now));
+    let table = plan.and_then(|plan| standing::timetable(&plan.settings));
     Ok(table.filter(Timetable::run_if_missed).map(|table| standing::made_up(&table, now)))
 }
 
@@ -282,8 +293,9 @@ async fn plan_all(
 ) -> Result<usize, Error> {
     let tenant = tx.tenant();
     let mut standings = store::lock_standings_of(tx.conn(), tenant, touched, defaults).await?;
+    let mut in_force = all.in_force_for_all();
     for standing in &mut standings {
-        all.plan(standing, now);
+        in_force.plan(standing, now);
         store::set_standing(tx.conn(), tenant, standing).await?;
     }
     Ok(standings.len())
@@ -337,22 +349,24 @@ impl Policies {
     /// Refuses a policy that cannot be in force as it was written.
     fn check(&self, row: &PolicyRow) -> Result<(), Error> {
         self.check_chain(row)?;
+        if self.is_pause_overruled(row) {
+            let words = "a policy this one extends protects its schedule, which a pause would end";
+            return Err(Problem::validation("is_paused", words).into());
+        }
         let overruled = self.in_force(row).overruled;
         if overruled.is_empty() {
             return Ok(());
         }
         let wrong = overruled.iter().fold(Problem::new(api::Code::Validation), |wrong, setting| {
             let (field, detail) = match setting {
-                api::policy::Setting::Source => {
+                Setting::Source => {
                     ("settings/source", "every path stays, and nothing more is excluded")
                 }
-                api::policy::Setting::Schedule => {
+                Setting::Schedule => {
                     ("settings/schedule", "the schedule stays as it is: leave it out")
                 }
-                api::policy::Setting::Retry => {
-                    ("settings/retry/attempts", "at least as many attempts")
-                }
-                api::policy::Setting::Rpo => ("settings/rpo_minutes", "at most as many minutes"),
+                Setting::Retry => ("settings/retry", "at least as many attempts, and none later"),
+                Setting::Rpo => ("settings/rpo_minutes", "at most as many minutes"),
             };
             wrong.field(field, format!("a policy this one extends protects it: {detail}"))
         });
@@ -389,11 +403,19 @@ impl Policies {
         }
     }
 
-    fn plan(&self, standing: &mut Standing, now: Timestamp) {
-        let policy = self.of(standing);
-        let plan =
-            policy.map(|row| Plan { policy_id: row.id, settings: self.in_force(row).settings });
-        standing::plan(standing, plan, policy.is_some_and(|row| row.is_paused), now);
+    /// What the workloads of each policy follow, read once for all of them.
+    fn in_force_for_all(&self) -> InForceForAll<'_> {
+        InForceForAll { policies: self, read: BTreeMap::new() }
+    }
+
+    /// Paused, and allowed to be: what protects its schedule from above does not let it stand still.
+    fn is_paused(&self, row: &PolicyRow) -> bool {
+        row.is_paused && !self.is_pause_overruled(row)
+    }
+
+    fn is_pause_overruled(&self, row: &PolicyRow) -> bool {
+        let above = self.chain(row).into_iter().filter(|above| above.id != row.id);
+        row.is_paused && above.into_iter().any(|above| above.protected.contains(&Setting::Schedule))
     }
 
     fn held_by(&self, row: &PolicyRow, counts: &[(Option<PolicyId>, u64)]) -> u64 {
@@ -408,7 +430,6 @@ impl Policies {
         tenant: TenantId,
         row: &PolicyRow,
         counts: &[(Option<PolicyId>, u64)],
-        now: Timestamp,
     ) -> Policy {
         let force = self.in_force(row);
         Policy {
@@ -416,7 +437,7 @@ impl Policies {
             tenant_id: tenant,
             name: row.name.clone(),
             extends: row.extends,
-            schedule_words: standing::timetable(&force.settings, now).map(|table| table.words()),
+            schedule_words: standing::timetable(&force.settings).map(|table| table.words()),
             settings: row.settings.clone(),
             effective: force.settings,
             overruled: force.overruled,
@@ -437,9 +458,31 @@ impl Policies {
             is_assigned: standing.policy.is_some(),
             next_due_at: standing.due_at,
             protected_at: standing.protected_at,
+            rpo_due_at: standing.rpo_due_at,
             rpo_breached_at: standing.rpo_breached_at,
             failures: standing.failures,
         }
+    }
+}
+
+/// What is in force by a policy, and its timetable.
+struct InForceForAll<'a> {
+    policies: &'a Policies,
+    read: BTreeMap<PolicyId, (Plan, Option<Timetable>)>,
+}
+
+impl InForceForAll<'_> {
+    fn plan(&mut self, standing: &mut Standing, now: Timestamp) {
+        let Some(policy) = self.policies.of(standing) else {
+            return standing::plan(standing, None, None, false, now);
+        };
+        let (plan, table) = self.read.entry(policy.id).or_insert_with(|| {
+            let settings = self.policies.in_force(policy).settings;
+            let table = standing::timetable(&settings);
+            (Plan { policy_id: policy.id, settings }, table)
+        });
+        let is_paused = self.policies.is_paused(policy);
+        standing::plan(standing, Some(plan.clone()), table.as_ref(), is_paused, now);
     }
 }
 

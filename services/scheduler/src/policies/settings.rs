@@ -74,7 +74,8 @@ fn pick<T: Clone>(
     }
 }
 
-fn reads_less(below: &RunSource, above: &RunSource) -> bool {
+/// Whether `below` leaves out something that `above` reads.
+pub fn reads_less(below: &RunSource, above: &RunSource) -> bool {
     let all_paths = above.paths.iter().all(|path| below.paths.contains(path));
     let no_more_excluded = below.excludes.iter().all(|pattern| above.excludes.contains(pattern));
     let crosses = above.one_file_system || !below.one_file_system;
@@ -83,7 +84,7 @@ fn reads_less(below: &RunSource, above: &RunSource) -> bool {
 }
 
 const fn tries_less(below: Retry, above: Retry) -> bool {
-    below.attempts < above.attempts
+    below.attempts < above.attempts || below.after_minutes > above.after_minutes
 }
 
 #[cfg(test)]

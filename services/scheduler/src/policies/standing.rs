@@ -1,16 +1,18 @@
 //! How a workload stands with its policy, and what an event changes about it. Pure.
 //!
 //! Invariants: what is due follows from the plan and the moment; many missed ticks become one run; a retry never moves
-//! the next tick; the objective is measured from the beginning of the newest run that succeeded.
+//! the next tick; the objective is measured from the beginning of the newest run that succeeded and read everything the
+//! plan says.
 
 use std::time::Duration;
 
-use api::policy::PolicySettings;
-use domain::{Timestamp, WorkloadId, run::RunState};
+use api::{policy::PolicySettings, scheduler::Run};
+use domain::{Timestamp, run::RunState};
 
 use super::{
+    settings::reads_less,
     store::{Plan, Standing},
-    timetable::{Tick, Timetable},
+    timetable::Timetable,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -26,42 +28,50 @@ pub enum Dispatch {
     Missed,
 }
 
-/// The timetable of a plan, if it has one that can be read.
-pub fn timetable(plan: &PolicySettings, now: Timestamp) -> Option<Timetable> {
-    Timetable::read(plan.schedule.as_ref()?, now).ok()
+/// The timetable of settings that were checked when they were saved.
+pub fn timetable(settings: &PolicySettings) -> Option<Timetable> {
+    Timetable::parse(settings.schedule.as_ref()?).ok()
 }
 
-/// Lets `plan` hold from `now` on. A schedule that stays as it was moves nothing.
-pub fn plan(standing: &mut Standing, plan: Option<Plan>, is_paused: bool, now: Timestamp) {
+/// Lets `plan`, whose schedule is `table`, hold from `now` on. A schedule that stays as it was moves nothing.
+pub fn plan(
+    standing: &mut Standing,
+    plan: Option<Plan>,
+    table: Option<&Timetable>,
+    is_paused: bool,
+    now: Timestamp,
+) {
     let schedule =
         |plan: &Option<Plan>| plan.as_ref().and_then(|plan| plan.settings.schedule.clone());
     let stays =
         schedule(&plan) == schedule(&standing.plan) && standing.due_at.is_some() && !is_paused;
     let before = objective(standing);
     standing.plan = plan;
+    standing.is_unreadable = false;
     if !stays {
-        let planned = standing.plan.as_ref().filter(|_| !is_paused);
-        let table = planned.and_then(|plan| timetable(&plan.settings, now));
-        set_next(standing, table.as_ref(), now);
+        set_next(standing, table.filter(|_| !is_paused), now);
     }
     set_objective(standing, before, now);
 }
 
 /// What becomes of a due workload, and when it is due next.
 pub fn dispatch(standing: &mut Standing, table: &Timetable, now: Timestamp) -> Dispatch {
-    let (due, tick) = (standing.due_at, standing.tick_at);
+    let (due_by, is_retry) = (standing.due_by, standing.is_retry);
+    if !is_retry {
+        standing.attempts = 0;
+    }
     set_next(standing, Some(table), now);
-    let Some(tick) = tick.and_then(|tick| this_tick(table, standing.workload_id, tick)) else {
-        // Another attempt: in the window it falls into, within an hour.
-        return match table.window(due.unwrap_or(now).max(now)) {
-            Some((opens, closes)) => Dispatch::Queue((Some(opens), Some(closes))),
-            None => Dispatch::Queue((None, (!table.run_if_missed()).then(|| now + 60 * MINUTE))),
-        };
-    };
-    match tick.start_by {
-        Some(start_by) if start_by <= now && !table.run_if_missed() => Dispatch::Missed,
-        Some(start_by) if start_by <= now => Dispatch::Queue(made_up(table, now)),
-        start_by => Dispatch::Queue((None, start_by)),
+    if is_retry {
+        // In a window, or within an hour.
+        return Dispatch::Queue(match table.window(now) {
+            Some((opens, closes)) => (Some(opens), Some(closes)),
+            None => (None, (!table.run_if_missed()).then(|| now + 60 * MINUTE)),
+        });
+    }
+    match due_by {
+        Some(due_by) if due_by <= now && !table.run_if_missed() => Dispatch::Missed,
+        Some(due_by) if due_by <= now => Dispatch::Queue(made_up(table, now)),
+        due_by => Dispatch::Queue((None, due_by)),
     }
 }
 
@@ -70,21 +80,20 @@ pub fn made_up(table: &Timetable, now: Timestamp) -> Start {
     table.window(now).map_or((None, None), |(opens, closes)| (Some(opens), Some(closes)))
 }
 
-/// A run of the workload has ended.
-pub fn ended(
-    standing: &mut Standing,
-    state: RunState,
-    started_at: Option<Timestamp>,
-    is_scheduled: bool,
-    now: Timestamp,
-) {
+/// A run of the workload has ended in `state`.
+pub fn ended(standing: &mut Standing, state: RunState, run: &Run, now: Timestamp) {
     match state {
         RunState::Succeeded | RunState::SucceededWithExceptions => {
-            standing.protected_at = standing.protected_at.max(started_at);
-            standing.failures = 0;
-            if standing.tick_at.is_none() && standing.due_at.is_some() {
+            let wanted = standing.plan.as_ref().and_then(|plan| plan.settings.source.as_ref());
+            if wanted.is_some_and(|wanted| reads_less(&run.source, wanted)) {
+                // A success, but not of what is to be protected.
+                return;
+            }
+            standing.protected_at = standing.protected_at.max(run.started_at);
+            (standing.failures, standing.attempts) = (0, 0);
+            if standing.is_retry {
                 // An attempt was to come; it is no longer needed.
-                let table = standing.plan.as_ref().and_then(|plan| timetable(&plan.settings, now));
+                let table = standing.plan.as_ref().and_then(|plan| timetable(&plan.settings));
                 set_next(standing, table.as_ref(), now);
             }
             let minutes = objective(standing);
@@ -92,7 +101,8 @@ pub fn ended(
         }
         RunState::Failed | RunState::Lost => {
             standing.failures = standing.failures.saturating_add(1);
-            if is_scheduled {
+            if run.trigger.is_planned() {
+                standing.attempts = standing.attempts.saturating_add(1);
                 retry(standing, now);
             }
         }
@@ -103,25 +113,23 @@ pub fn ended(
 /// Another attempt, if the plan has one left and it comes before the next tick.
 fn retry(standing: &mut Standing, now: Timestamp) {
     let Some(rule) = standing.plan.as_ref().and_then(|plan| plan.settings.retry) else { return };
-    if standing.failures > rule.attempts || standing.due_at.is_none() {
+    if standing.attempts > rule.attempts || standing.due_at.is_none() {
         return;
     }
-    let doubled = 1_u32 << (standing.failures - 1).min(10);
+    let doubled = 1_u32 << (standing.attempts - 1).min(10);
     let at = now + MINUTE * rule.after_minutes.saturating_mul(doubled);
     if standing.due_at.is_some_and(|due| at < due) {
         standing.due_at = Some(at);
-        standing.tick_at = None;
+        standing.due_by = None;
+        standing.is_retry = true;
     }
 }
 
 fn set_next(standing: &mut Standing, table: Option<&Timetable>, now: Timestamp) {
-    let next = table.and_then(|table| table.next(standing.workload_id, now));
+    let next = table.and_then(|table| table.next_start(standing.workload_id, now));
     standing.due_at = next.map(|tick| tick.start);
-    standing.tick_at = next.map(|tick| tick.at);
-}
-
-fn this_tick(table: &Timetable, workload: WorkloadId, at: Timestamp) -> Option<Tick> {
-    table.next(workload, at - Duration::from_secs(1)).filter(|tick| tick.at == at)
+    standing.due_by = next.and_then(|tick| tick.start_by);
+    standing.is_retry = false;
 }
 
 fn objective(standing: &Standing) -> Option<u32> {

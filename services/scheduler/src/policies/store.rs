@@ -173,13 +173,23 @@ pub async fn find_source(
     id: WorkloadId,
 ) -> Result<Option<api::scheduler::RunSource>> {
     let plan = sqlx::query_scalar!(
-        r#"SELECT plan AS "plan: Json<Plan>" FROM scheduler.workloads WHERE tenant_id = $1 AND id = $2"#,
+        r#"SELECT plan AS "plan: Json<serde_json::Value>" FROM scheduler.workloads WHERE tenant_id = $1 AND id = $2"#,
         tenant.uuid(),
         id.uuid()
     )
     .fetch_optional(db)
     .await?;
-    Ok(plan.flatten().and_then(|plan| plan.0.settings.source))
+    let plan = plan.flatten().and_then(|plan| read_plan(id.uuid(), plan.0));
+    Ok(plan.and_then(|plan| plan.settings.source))
+}
+
+/// One workload whose plan a newer version wrote, or somebody by hand, must not stop those beside it.
+fn read_plan(workload: Uuid, plan: serde_json::Value) -> Option<Plan> {
+    let read = serde_json::from_value(plan);
+    read.inspect_err(
+        |error| tracing::error!(%workload, %error, "the plan of a workload cannot be read"),
+    )
+    .ok()
 }
 
 /// How a workload stands.
@@ -189,8 +199,16 @@ pub struct Standing {
     /// Given to it; otherwise the default holds.
     pub policy: Option<PolicyId>,
     pub plan: Option<Plan>,
+    /// It has a plan that this version cannot read, and that stays as it is until it is planned again.
+    pub is_unreadable: bool,
     pub due_at: Option<Timestamp>,
-    pub tick_at: Option<Timestamp>,
+    /// Not started by then, the due run is missed, or made up for.
+    pub due_by: Option<Timestamp>,
+    /// What is due is another attempt.
+    pub is_retry: bool,
+    /// Planned runs that failed since the last tick or success.
+    pub attempts: u32,
+    /// Runs that failed since the last success.
     pub failures: u32,
     pub protected_at: Option<Timestamp>,
     pub rpo_due_at: Option<Timestamp>,
@@ -200,9 +218,11 @@ pub struct Standing {
 struct RawStanding {
     id: Uuid,
     policy_id: Option<Uuid>,
-    plan: Option<Json<Plan>>,
+    plan: Option<Json<serde_json::Value>>,
     due_at: Option<OffsetDateTime>,
-    tick_at: Option<OffsetDateTime>,
+    due_by: Option<OffsetDateTime>,
+    is_retry: bool,
+    attempts: i32,
     failures: i32,
     protected_at: Option<OffsetDateTime>,
     rpo_due_at: Option<OffsetDateTime>,
@@ -212,12 +232,17 @@ struct RawStanding {
 impl From<RawStanding> for Standing {
     fn from(raw: RawStanding) -> Self {
         let time = |at: Option<OffsetDateTime>| at.map(Timestamp::from);
+        let has_plan = raw.plan.is_some();
+        let plan = raw.plan.and_then(|plan| read_plan(raw.id, plan.0));
         Self {
             workload_id: WorkloadId::from_uuid(raw.id),
             policy: raw.policy_id.map(PolicyId::from_uuid),
-            plan: raw.plan.map(|plan| plan.0),
+            is_unreadable: has_plan && plan.is_none(),
+            plan,
             due_at: time(raw.due_at),
-            tick_at: time(raw.tick_at),
+            due_by: time(raw.due_by),
+            is_retry: raw.is_retry,
+            attempts: raw.attempts.unsigned_abs(),
             failures: raw.failures.unsigned_abs(),
             protected_at: time(raw.protected_at),
             rpo_due_at: time(raw.rpo_due_at),
@@ -234,7 +259,7 @@ pub async fn lock_standing(
 ) -> Result<Option<Standing>> {
     let row = sqlx::query_as!(
         RawStanding,
-        r#"SELECT id, policy_id, plan AS "plan: Json<Plan>", due_at, tick_at, failures, protected_at,
+        r#"SELECT id, policy_id, plan AS "plan: Json<serde_json::Value>", due_at, due_by, is_retry, attempts, failures, protected_at,
                   rpo_due_at, rpo_breached_at
            FROM scheduler.workloads WHERE tenant_id = $1 AND id = $2 FOR UPDATE"#,
         tenant.uuid(),
@@ -254,7 +279,7 @@ pub async fn list_standings(
 ) -> Result<Vec<Standing>> {
     let rows = sqlx::query_as!(
         RawStanding,
-        r#"SELECT id, policy_id, plan AS "plan: Json<Plan>", due_at, tick_at, failures, protected_at,
+        r#"SELECT id, policy_id, plan AS "plan: Json<serde_json::Value>", due_at, due_by, is_retry, attempts, failures, protected_at,
                   rpo_due_at, rpo_breached_at
            FROM scheduler.workloads WHERE tenant_id = $1 AND ($2::uuid IS NULL OR id > $2)
            ORDER BY id LIMIT $3"#,
@@ -277,7 +302,7 @@ pub async fn lock_standings_of(
     let ids: Vec<Uuid> = policies.iter().map(|id| id.uuid()).collect();
     let rows = sqlx::query_as!(
         RawStanding,
-        r#"SELECT id, policy_id, plan AS "plan: Json<Plan>", due_at, tick_at, failures, protected_at,
+        r#"SELECT id, policy_id, plan AS "plan: Json<serde_json::Value>", due_at, due_by, is_retry, attempts, failures, protected_at,
                   rpo_due_at, rpo_breached_at
            FROM scheduler.workloads
            WHERE tenant_id = $1 AND (policy_id = ANY ($2) OR ($3 AND policy_id IS NULL))
@@ -299,19 +324,23 @@ pub async fn set_standing(
 ) -> Result<()> {
     let time = |at: Option<Timestamp>| at.map(Timestamp::to_offset);
     sqlx::query!(
-        "UPDATE scheduler.workloads SET policy_id = $3, plan = $4, due_at = $5, tick_at = $6, failures = $7,
-             protected_at = $8, rpo_due_at = $9, rpo_breached_at = $10
+        "UPDATE scheduler.workloads SET policy_id = $3, plan = CASE WHEN $13 THEN plan ELSE $4 END, due_at = $5,
+             due_by = $6, is_retry = $7, attempts = $8, failures = $9, protected_at = $10, rpo_due_at = $11,
+             rpo_breached_at = $12
          WHERE tenant_id = $1 AND id = $2",
         tenant.uuid(),
         standing.workload_id.uuid(),
         standing.policy.map(PolicyId::uuid),
         standing.plan.as_ref().map(Json) as _,
         time(standing.due_at),
-        time(standing.tick_at),
+        time(standing.due_by),
+        standing.is_retry,
+        i32::try_from(standing.attempts).unwrap_or(i32::MAX),
         i32::try_from(standing.failures).unwrap_or(i32::MAX),
         time(standing.protected_at),
         time(standing.rpo_due_at),
-        time(standing.rpo_breached_at)
+        time(standing.rpo_breached_at),
+        standing.is_unreadable
     )
     .execute(db)
     .await?
@@ -335,7 +364,7 @@ pub async fn take_due(
 ) -> Result<Vec<Due>> {
     let rows = sqlx::query!(
         r#"SELECT id, agent_id, source AS "source: Json<api::scheduler::RunSource>", policy_id,
-                  plan AS "plan: Json<Plan>", due_at, tick_at, failures, protected_at, rpo_due_at,
+                  plan AS "plan: Json<serde_json::Value>", due_at, due_by, is_retry, attempts, failures, protected_at, rpo_due_at,
                   rpo_breached_at
            FROM scheduler.workloads WHERE tenant_id = $1 AND due_at <= $2
            ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED"#,
@@ -353,7 +382,9 @@ pub async fn take_due(
             policy_id: row.policy_id,
             plan: row.plan,
             due_at: row.due_at,
-            tick_at: row.tick_at,
+            due_by: row.due_by,
+            is_retry: row.is_retry,
+            attempts: row.attempts,
             failures: row.failures,
             protected_at: row.protected_at,
             rpo_due_at: row.rpo_due_at,
@@ -362,6 +393,35 @@ pub async fn take_due(
         .into(),
     });
     Ok(due.collect())
+}
+
+/// A run of the workload that waits already.
+pub struct Waiting {
+    pub id: domain::RunId,
+    pub is_planned: bool,
+    pub source: api::scheduler::RunSource,
+}
+
+/// The workload's queued run; the workload's row is held by the caller.
+pub async fn find_waiting(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    workload: WorkloadId,
+) -> Result<Option<Waiting>> {
+    let row = sqlx::query!(
+        r#"SELECT id, trigger, source AS "source: Json<api::scheduler::RunSource>" FROM scheduler.runs
+           WHERE tenant_id = $1 AND workload_id = $2 AND state = 'queued'"#,
+        tenant.uuid(),
+        workload.uuid()
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Waiting {
+        id: domain::RunId::from_uuid(row.id),
+        is_planned: api::scheduler::Trigger::parse(&row.trigger)
+            .is_some_and(api::scheduler::Trigger::is_planned),
+        source: row.source.0,
+    }))
 }
 
 /// Tenants in which something is due (system role).

@@ -5,7 +5,10 @@
 //! start spread from it are functions of the schedule, the workload and the moment asked about, so that any replica
 //! computes the same and nothing has to be remembered.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::policy::{Schedule, Weekday, Window};
 use croner::{
@@ -23,6 +26,8 @@ use sha2::{Digest as _, Sha256};
 const MINUTE: Duration = Duration::from_secs(60);
 /// Within it a run starts, or it is missed, unless it may be made up for.
 const START_WITHIN: Duration = Duration::from_secs(3_600);
+/// The rarest days a line of cron can name, past two leap years.
+const NINE_YEARS: Duration = Duration::from_secs(9 * 366 * 86_400);
 /// How many ticks outside every window are looked at before nothing is said to lie in one: more than a year of days.
 const MOST_OUTSIDE: usize = 500;
 const MAX_LINES: usize = 10;
@@ -60,6 +65,8 @@ pub struct Timetable {
     windows: Vec<Part>,
     jitter: Duration,
     run_if_missed: bool,
+    /// What was asked last, and the answer: many workloads ask the same.
+    last: Mutex<Option<(Timestamp, Option<Timestamp>)>>,
 }
 
 /// A moment the schedule names.
@@ -86,11 +93,11 @@ impl Span {
 }
 
 impl Timetable {
-    /// Reads a schedule.
+    /// Reads a schedule that was checked when it was saved.
     ///
     /// # Errors
-    /// Every wrong field at once. A schedule that never ticks within a window is wrong.
-    pub fn read(schedule: &Schedule, now: Timestamp) -> Result<Self, Vec<Wrong>> {
+    /// Every wrong field at once.
+    pub fn parse(schedule: &Schedule) -> Result<Self, Vec<Wrong>> {
         let mut wrong = Vec::new();
         let zone = zone(&schedule.zone).unwrap_or_else(|error| {
             wrong.push(error);
@@ -116,15 +123,54 @@ impl Timetable {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let table = Self {
+        Ok(Self {
             times,
             zone,
             windows,
             jitter: MINUTE * schedule.jitter_minutes,
             run_if_missed: schedule.run_if_missed,
+            last: Mutex::new(None),
+        })
+    }
+
+    /// Reads a schedule that is to be saved.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; and a line of cron that never ticks, a schedule that never ticks within a window, and a
+    /// jitter that reaches over the next tick are wrong.
+    pub fn read(schedule: &Schedule, now: Timestamp) -> Result<Self, Vec<Wrong>> {
+        let table = Self::parse(schedule)?;
+        let never: Vec<Wrong> = match &table.times {
+            Times::Every(_) => Vec::new(),
+            Times::Cron(lines) => {
+                let ticks = |line: &Cron| table.line_after(line, now).is_some();
+                let never = lines.iter().enumerate().filter(|(_, line)| !ticks(line));
+                let wrong = |i| {
+                    Wrong::new(
+                        format!("cron/{i}"),
+                        "names no moment that ever comes, such as 31 February",
+                    )
+                };
+                never.map(|(i, _)| wrong(i)).collect()
+            }
         };
-        if table.tick_after(now).is_none() {
-            return Err(vec![table.why_never(now)]);
+        if !never.is_empty() {
+            return Err(never);
+        }
+        let Some(first) = table.tick_after(now) else {
+            let words = "no time of the schedule lies in a window, so nothing would ever run";
+            return Err(vec![Wrong::new("windows", words)]);
+        };
+        let (mut shortest, mut at) = (NINE_YEARS, first);
+        for _ in 0..20 {
+            let Some(next) = table.tick_after(at) else { break };
+            shortest = shortest.min(next.since(at));
+            at = next;
+        }
+        if table.jitter > shortest {
+            let words =
+                format!("at most {}, the shortest time between two ticks", shortest.as_secs() / 60);
+            return Err(vec![Wrong::new("jitter_minutes", words)]);
         }
         Ok(table)
     }
@@ -133,15 +179,24 @@ impl Timetable {
         self.run_if_missed
     }
 
+    /// The tick whose start comes first after `now`; its own moment may be past already.
+    pub fn next_start(&self, workload: WorkloadId, now: Timestamp) -> Option<Tick> {
+        let mut tick = self.next(workload, now - self.jitter)?;
+        // A jitter reaches no further than the next tick.
+        for _ in 0..3 {
+            if tick.start > now {
+                break;
+            }
+            tick = self.next(workload, tick.at)?;
+        }
+        Some(tick)
+    }
+
     /// The first tick after `after`, and when this workload starts for it; `None`: never again.
     pub fn next(&self, workload: WorkloadId, after: Timestamp) -> Option<Tick> {
         let at = match self.times {
             Times::Cron(_) => self.tick_after(after)?,
-            // Every workload has its own place, so that an interval needs no jitter to spread.
-            Times::Every(interval) => {
-                let place = spread(workload, Timestamp::UNIX_EPOCH, interval);
-                self.in_windows(after, |after| Some(every(interval, place, after)))?
-            }
+            Times::Every(interval) => self.interval_after(interval, workload, after)?,
         };
         let closes = self.open_until(at);
         let room = closes.map_or(self.jitter, |closes| self.jitter.min(closes.since(at)));
@@ -194,31 +249,32 @@ impl Timetable {
         format!("{when} ({zone})")
     }
 
-    /// The first tick after `after` that lies in a window.
+    /// The first tick after `after` that lies in a window, of no workload in particular.
     fn tick_after(&self, after: Timestamp) -> Option<Timestamp> {
-        match &self.times {
+        let lines = match &self.times {
             Times::Every(interval) => {
-                self.in_windows(after, |after| Some(every(*interval, Duration::ZERO, after)))
+                return self.interval_after(*interval, WorkloadId::from_bytes([0; 16]), after);
             }
-            Times::Cron(lines) => self.in_windows(after, |after| {
-                let zoned = self.zoned(after)?;
-                let next = |line: &Cron| {
-                    line.find_next_occurrence(&zoned, false).ok().map(|at| moment(&at))
-                };
-                lines.iter().filter_map(next).min()
-            }),
+            Times::Cron(lines) => lines,
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, tick)) = *last
+            && asked == after
+        {
+            return tick;
         }
+        let tick = self.cron_after(lines, after);
+        *last = Some((after, tick));
+        tick
     }
 
-    /// The first of `next`'s moments that lies in a window.
-    fn in_windows(
-        &self,
-        after: Timestamp,
-        next: impl Fn(Timestamp) -> Option<Timestamp>,
-    ) -> Option<Timestamp> {
+    fn cron_after(&self, lines: &[Cron], after: Timestamp) -> Option<Timestamp> {
         let mut from = after;
         for _ in 0..MOST_OUTSIDE {
-            let at = next(from)?;
+            let at = lines.iter().filter_map(|line| self.line_after(line, from)).min()?;
+            if at.since(after) > NINE_YEARS {
+                return None;
+            }
             if self.windows.is_empty() {
                 return Some(at);
             }
@@ -232,21 +288,34 @@ impl Timetable {
         None
     }
 
-    fn why_never(&self, now: Timestamp) -> Wrong {
-        let bare = match &self.times {
-            Times::Every(_) => true,
-            Times::Cron(lines) => self.zoned(now).is_some_and(|zoned| {
-                lines.iter().any(|line| line.find_next_occurrence(&zoned, false).is_ok())
-            }),
-        };
-        if bare && !self.windows.is_empty() {
-            Wrong::new(
-                "windows",
-                "no time of the schedule lies in a window, so nothing would ever run",
-            )
-        } else {
-            Wrong::new("cron", "names no moment that ever comes, such as 31 February")
+    fn line_after(&self, line: &Cron, after: Timestamp) -> Option<Timestamp> {
+        let next = line.find_next_occurrence(&self.zoned(after)?, false).ok()?;
+        Some(moment(&next)).filter(|at| at.since(after) <= NINE_YEARS)
+    }
+
+    /// The interval's next moment. Every workload has its own place in the interval, so that no jitter is needed to spread
+    /// them; a moment outside the windows is moved into the next one, where again every workload has its own place.
+    fn interval_after(
+        &self,
+        interval: Duration,
+        workload: WorkloadId,
+        after: Timestamp,
+    ) -> Option<Timestamp> {
+        let place = spread(workload, Timestamp::UNIX_EPOCH, interval);
+        let at = every(interval, place, after);
+        if self.windows.is_empty() {
+            return Some(at);
         }
+        let opens = self.next_opening(at)?;
+        if opens <= at {
+            return Some(at);
+        }
+        let closes = self.open_until(opens)?;
+        let inside = every(interval, place, opens - Duration::from_secs(1));
+        if inside < closes {
+            return Some(inside);
+        }
+        Some(opens + spread(workload, Timestamp::UNIX_EPOCH, closes.since(opens)))
     }
 
     fn zoned(&self, at: Timestamp) -> Option<Zoned> {
@@ -276,12 +345,13 @@ impl Timetable {
         Some(until)
     }
 
-    /// The spans of the windows that begin between the day before `at` and a week after it.
+    /// The spans of the windows that begin between the day before `at` and two weeks after it.
     fn spans(&self, at: Timestamp) -> Vec<Span> {
         let Some(zoned) = self.zoned(at) else { return Vec::new() };
         let mut spans = Vec::new();
         let mut day = zoned.date().yesterday().unwrap_or(zoned.date());
-        for _ in 0..9 {
+        // A weekly window may fall into the hour that a change of the clock leaves out: the one after it counts.
+        for _ in 0..17 {
             let weekday = usize::from(day.weekday().to_monday_zero_offset().unsigned_abs());
             for part in self.windows.iter().filter(|part| part.days[weekday]) {
                 let end = if part.to > part.from { Some(day) } else { day.tomorrow().ok() };
@@ -539,6 +609,59 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_longer_than_its_window_runs_in_it_all_the_same() {
+        for minutes in [60, 360, 720, 1_440, 10_080] {
+            let mut schedule = every(minutes);
+            schedule.windows = vec![window(&[], "22:00", "06:00")];
+            let table = read(&schedule);
+            let mut starts = std::collections::BTreeSet::new();
+            for n in 0..50 {
+                let mut after = at("2026-11-21T12:00:00Z");
+                for _ in 0..5 {
+                    let tick = table.next(workload(n), after).expect("never left out");
+                    let (opens, closes) = table.window(tick.at).expect("a window");
+                    assert!(opens <= tick.at && tick.at < closes, "{minutes} {tick:?}");
+                    let most = Duration::from_secs(u64::from(minutes) * 60 + 24 * 3_600);
+                    assert!(
+                        tick.at > after && tick.at.since(after) <= most,
+                        "{minutes} {n} {tick:?}"
+                    );
+                    after = tick.at;
+                    starts.insert(tick.at);
+                }
+            }
+            assert!(starts.len() > 40, "spread: {minutes} {}", starts.len());
+        }
+    }
+
+    #[test]
+    fn a_weekly_window_in_the_hour_that_is_left_out_comes_again_a_week_later() {
+        let mut schedule = Schedule { zone: "Europe/Berlin".into(), ..every(60) };
+        schedule.windows = vec![window(&[Weekday::Sun], "02:00", "03:00")];
+        let table = read(&schedule);
+        let tick = table.next(workload(1), at("2027-03-21T02:30:00Z")).expect("after the change");
+        assert!(tick.at >= at("2027-04-04T00:00:00Z"), "{tick:?}");
+        assert!(
+            Timetable::read(&schedule, at("2027-03-22T12:00:00Z")).is_ok(),
+            "saved in that week"
+        );
+    }
+
+    #[test]
+    fn a_start_still_to_come_of_a_tick_that_is_past_is_not_lost() {
+        let mut schedule = daily("0 2 * * *", "UTC");
+        schedule.jitter_minutes = 720;
+        let table = read(&schedule);
+        let now = at("2026-11-21T02:05:00Z");
+        let tonight = (0..50).filter(|n| {
+            let tick = table.next_start(workload(*n), now).expect("a tick");
+            assert!(tick.start > now);
+            tick.at < now
+        });
+        assert!(tonight.count() > 40, "most start later tonight");
+    }
+
+    #[test]
     fn a_window_goes_on_where_another_ends() {
         let mut schedule = daily("0 23 * * *", "UTC");
         schedule.windows = vec![window(&[], "22:00", "00:00"), window(&[], "00:00", "04:00")];
@@ -571,7 +694,13 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_by_its_field() {
-        assert_eq!(wrong(&daily("0 0 31 2 *", "UTC")), ["cron"]);
+        assert_eq!(wrong(&daily("0 0 31 2 *", "UTC")), ["cron/0"]);
+        let mut one_never = daily("0 12 * * *", "UTC");
+        one_never.cron.push("0 0 31 2 *".to_owned());
+        assert_eq!(wrong(&one_never), ["cron/1"], "each line is looked at");
+        let mut wide = every(30);
+        wide.jitter_minutes = 31;
+        assert_eq!(wrong(&wide), ["jitter_minutes"]);
         assert_eq!(wrong(&daily("0 2 * *", "UTC")), ["cron/0"]);
         assert_eq!(wrong(&daily("61 2 * * *", "UTC")), ["cron/0"]);
         assert_eq!(wrong(&daily("* * * * * *", "UTC")), ["cron/0"], "no seconds");

@@ -28,11 +28,18 @@ impl Scheduler {
     /// Ends what is overdue at `now`; says how many runs that were.
     pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
         let mut system = SystemTx::begin(&self.db, SystemReason::LeaseExpiry).await?;
-        let due = store::list_overdue(system.conn(), now).await?;
+        let stale = now - self.config.missed_after;
+        let due = store::list_overdue(system.conn(), now, stale).await?;
         drop(system);
         let mut ended = 0;
         for (tenant, id) in due {
-            ended += usize::from(self.expire_one(tenant, id, now).await?);
+            match self.expire_one(tenant, id, now).await {
+                Ok(is_ended) => ended += usize::from(is_ended),
+                // One that cannot be ended holds up nobody else's.
+                Err(error) => {
+                    tracing::error!(%tenant, run = %id, %error, "an overdue run was not ended");
+                }
+            }
         }
         Ok(ended)
     }
@@ -45,7 +52,13 @@ impl Scheduler {
         // Between the two looks the agent may have been heard.
         let due = match stored.run.state {
             RunState::Running => stored.lease_until.is_none_or(|until| until <= now),
-            RunState::Queued => stored.run.start_by.is_some_and(|until| until <= now),
+            RunState::Queued => match stored.run.start_by {
+                Some(until) => until <= now,
+                None => {
+                    !stored.run.trigger.is_planned()
+                        && stored.run.created_at + self.config.missed_after <= now
+                }
+            },
             _ => false,
         };
         if !due {

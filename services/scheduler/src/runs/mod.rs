@@ -95,16 +95,28 @@ impl Scheduler {
         if let Some(earlier) = replayed(&mut tx, request.as_ref()).await? {
             return Ok(earlier.run);
         }
+        drop(tx);
         let now = cx.now();
-        let mut known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
-        if known.is_none() {
-            self.learn_workload(&mut tx, body.workload_id, now).await?;
-            known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
-        }
+        self.learn_workload(scope, body.workload_id, now).await?;
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        let known = store::lock_workload(tx.conn(), tenant, body.workload_id).await?;
         let workload = known.ok_or(Error::NotFound)?;
         let planned = policies::store::find_source(tx.conn(), tenant, body.workload_id).await?;
         let source = body.source.as_ref().or(planned.as_ref()).or(workload.source.as_ref());
         let source = source.ok_or(Error::NoSources)?;
+        if let Some(waiting) =
+            policies::store::find_waiting(tx.conn(), tenant, body.workload_id).await?
+            && waiting.is_planned
+            && waiting.source == *source
+        {
+            // It waits for its window, or for its machine: now is what was asked for.
+            let start_by = Some(now + self.config.missed_after);
+            store::set_start(tx.conn(), tenant, waiting.id, None, start_by).await?;
+            let run = require(&mut tx, waiting.id).await?.run;
+            tx.commit(event(cx, "run.advanced", &run)).await?;
+            self.hub.wake(run.agent_id.uuid());
+            return Ok(run);
+        }
         let run = NewRun {
             id: cx.id(),
             workload_id: body.workload_id,
@@ -128,16 +140,25 @@ impl Scheduler {
         Ok(made)
     }
 
-    /// Makes a workload known that only the catalog knows so far, and plans it.
+    /// Makes a workload known that only the catalog knows so far, and plans it. The catalog is asked outside of any
+    /// transaction.
     pub async fn learn_workload(
         &self,
-        tx: &mut TenantTx,
+        scope: Scope,
         id: WorkloadId,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let tenant = tx.tenant();
+        let tenant = scope.tenant();
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        if store::knows_workload(tx.conn(), tenant, id).await? {
+            return Ok(());
+        }
+        drop(tx);
         let found = self.workload_of_catalog(tenant, id).await?.ok_or(Error::NotFound)?;
-        name_workload(tx, found.id, found.agent_id, None, now).await
+        let mut tx = TenantTx::begin(&self.db, scope).await?;
+        name_workload(&mut tx, found.id, found.agent_id, None, now).await?;
+        tx.commit_operational(OperationalReason::FactIngest).await?;
+        Ok(())
     }
 
     /// One run. People of the tenant see every one, an agent (`reader`) its own: paths and names of files of
@@ -315,6 +336,12 @@ pub(crate) async fn name_workload(
     now: Timestamp,
 ) -> Result<(), Error> {
     let tenant = tx.tenant();
+    if store::knows_workload(tx.conn(), tenant, id).await? {
+        return Ok(());
+    }
+    // A policy that is being saved does not see this workload yet, nor we the policy: one of the two waits. Before
+    // the row is made: whoever holds policies may be about to make it too.
+    policies::store::lock(tx.conn(), tenant).await?;
     if store::insert_workload(tx.conn(), tenant, id, agent, source, now).await? {
         policies::plan_new(tx, id, now).await?;
     }

@@ -250,6 +250,21 @@ pub async fn lock_workload(
     }))
 }
 
+pub async fn knows_workload(
+    db: &mut PgConnection,
+    tenant: TenantId,
+    id: WorkloadId,
+) -> Result<bool> {
+    let found = sqlx::query_scalar!(
+        "SELECT id FROM scheduler.workloads WHERE tenant_id = $1 AND id = $2",
+        tenant.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(found.is_some())
+}
+
 /// Makes the workload known, and says whether it was not; whoever named it first stays.
 pub async fn insert_workload(
     db: &mut PgConnection,
@@ -596,13 +611,20 @@ pub async fn set_cancel_requested(
 }
 
 /// Running runs whose lease ended before `now`, and queued ones whose time to start is over, of all tenants (system
-/// role).
-pub async fn list_overdue(db: &mut PgConnection, now: Timestamp) -> Result<Vec<(TenantId, RunId)>> {
+/// role). A run that a person queued at a replica of before policies says no time: it is over when it is older than
+/// `stale`.
+pub async fn list_overdue(
+    db: &mut PgConnection,
+    now: Timestamp,
+    stale: Timestamp,
+) -> Result<Vec<(TenantId, RunId)>> {
     let rows = sqlx::query!(
         "SELECT tenant_id, id FROM scheduler.runs
          WHERE (state = 'running' AND lease_until <= $1) OR (state = 'queued' AND start_by <= $1)
+            OR (state = 'queued' AND start_by IS NULL AND trigger = 'manual' AND created_at <= $2)
          ORDER BY tenant_id, id LIMIT 500",
-        now.to_offset()
+        now.to_offset(),
+        stale.to_offset()
     )
     .fetch_all(db)
     .await?;

@@ -275,6 +275,132 @@ async fn what_failed_is_tried_again_later_each_time_and_not_for_ever() {
 }
 
 #[tokio::test]
+async fn a_bad_night_does_not_use_up_the_attempts_of_the_next() {
+    let world = world().await;
+    let mut body = policy("nightly");
+    body.settings.retry = Some(Retry { attempts: 1, after_minutes: 10 });
+    world.write(&body).await.expect("made");
+    world.enrolled().await;
+    for night in 1..=3 {
+        let due = world.standing().await.next_due_at.expect("due");
+        world.wait(due.since(world.app.now())).await;
+        world.carry_out(RunState::Failed).await.expect("fails");
+        world.wait(Duration::from_secs(600)).await;
+        let again = world.carry_out(RunState::Failed).await.expect("another attempt");
+        assert_eq!(again.trigger, Trigger::Retry, "night {night}");
+        world.wait(HOUR).await;
+        assert!(world.poll(0).await.expect("polls").is_none(), "no second one");
+    }
+    assert_eq!(world.standing().await.failures, 6);
+}
+
+#[tokio::test]
+async fn a_backup_of_something_else_protects_nothing() {
+    let world = world().await;
+    let mut body = policy("nightly");
+    body.settings.rpo_minutes = Some(60);
+    world.write(&body).await.expect("made");
+    world.enrolled().await;
+    let other = CreateRun { workload_id: world.workload, source: Some(source(&["/tmp/empty"])) };
+    let path = world.path("local-runs");
+    let assigned: Assignment = world.agent.client.post(&path, &other).await.expect("starts");
+    let assigned = Assigned(assigned);
+    let end = world.end(&assigned, RunState::Succeeded, Some(world.app.id()));
+    world.finish(assigned.run(), &end).await.expect("ends");
+    assert_eq!(world.standing().await.protected_at, None);
+    world.wait(HOUR).await;
+    assert!(world.standing().await.rpo_breached_at.is_some());
+    let more = CreateRun { workload_id: world.workload, source: Some(source(&["/srv", "/home"])) };
+    let assigned = Assigned(world.agent.client.post(&path, &more).await.expect("starts"));
+    let end = world.end(&assigned, RunState::Succeeded, Some(world.app.id()));
+    world.finish(assigned.run(), &end).await.expect("ends");
+    assert_eq!(world.standing().await.rpo_breached_at, None);
+}
+
+#[tokio::test]
+async fn a_run_somebody_asked_for_does_not_stand_in_for_one_that_reads_more() {
+    let world = world().await;
+    world.write(&policy("nightly")).await.expect("made");
+    world.enrolled().await;
+    let due = world.standing().await.next_due_at.expect("due");
+    world.app.advance(due.since(world.app.now()) - Duration::from_secs(60));
+    let body = CreateRun { workload_id: world.workload, source: Some(source(&["/tmp/empty"])) };
+    let asked: Run = world.today().post(&world.path("runs"), &body).await.expect("queued");
+    world.wait(Duration::from_secs(60)).await;
+    assert_eq!(world.carry_out(RunState::Succeeded).await.expect("first").id, asked.id);
+    world.wait(Duration::from_secs(30)).await;
+    let planned = world.carry_out(RunState::Succeeded).await.expect("and then the planned one");
+    assert_eq!((planned.trigger, planned.source), (Trigger::Schedule, source(&["/srv"])));
+}
+
+#[tokio::test]
+async fn run_now_starts_the_run_that_waits_for_its_window() {
+    let world = world().await;
+    let mut body = policy("nightly");
+    let schedule = body.settings.schedule.as_mut().expect("one");
+    schedule.windows =
+        serde_json::from_value(serde_json::json!([{"from": "01:00", "to": "04:00"}]))
+            .expect("reads");
+    schedule.run_if_missed = true;
+    world.write(&body).await.expect("made");
+    world.enrolled().await;
+    let due = world.standing().await.next_due_at.expect("due");
+    world.wait(due.since(world.app.now())).await;
+    world.wait(3 * HOUR).await;
+    assert!(world.poll(0).await.expect("polls").is_none());
+    let now = CreateRun { workload_id: world.workload, source: None };
+    let advanced: Run = world.today().post(&world.path("runs"), &now).await.expect("taken");
+    assert_eq!(advanced.trigger, Trigger::Schedule);
+    assert_eq!(world.carry_out(RunState::Succeeded).await.expect("now").id, advanced.id);
+}
+
+#[tokio::test]
+async fn what_protects_its_schedule_is_not_paused_below() {
+    let world = world().await;
+    let mut above = policy("above");
+    above.protected = vec![Setting::Schedule];
+    let above_made = world.write(&above).await.expect("made");
+    let mut below = policy("below");
+    (below.is_default, below.extends, below.is_paused) = (false, Some(above_made.id), true);
+    below.settings = PolicySettings::default();
+    let Err(Error::Problem(problem)) = world.write(&below).await else { panic!("accepted") };
+    assert_eq!(problem.fields[0].field, "is_paused");
+    // Paused before it was protected: it goes on by the protected schedule.
+    above.protected.clear();
+    world.replace(above_made.id, &above).await.expect("unprotected");
+    let made = world.write(&below).await.expect("made");
+    world.enrolled().await;
+    assert_eq!(world.assign(Some(made.id)).await.expect("assigned").next_due_at, None);
+    above.protected = vec![Setting::Schedule];
+    world.replace(above_made.id, &above).await.expect("protected");
+    assert!(world.standing().await.next_due_at.is_some());
+}
+
+#[tokio::test]
+async fn a_plan_nobody_can_read_stops_nobody_else() {
+    let world = world().await;
+    let made = world.write(&policy("nightly")).await.expect("made");
+    world.enrolled().await;
+    let other: WorkloadId = world.app.id();
+    world.enrolled_as(other).await;
+    let mut hand = world.app.database().superuser().await.expect("connects");
+    sqlx::query("UPDATE scheduler.workloads SET plan = '{\"from\": \"the future\"}' WHERE id = $1")
+        .bind(other.uuid())
+        .execute(&mut hand)
+        .await
+        .expect("spoiled");
+    let due = world.standing().await.next_due_at.expect("due");
+    world.wait(due.since(world.app.now())).await;
+    world.carry_out(RunState::Succeeded).await.expect("its neighbour runs");
+    // Saving the policy plans it anew.
+    world.replace(made.id, &policy("nightly")).await.expect("replaced");
+    world.wait(24 * HOUR).await;
+    let ran: std::collections::BTreeSet<WorkloadId> =
+        world.runs().await.into_iter().map(|run| run.workload_id).collect();
+    assert!(ran.contains(&other));
+}
+
+#[tokio::test]
 async fn an_objective_that_is_breached_is_said_once_and_ends_with_a_success() {
     let world = world().await;
     let mut body = policy("nightly");
@@ -418,7 +544,7 @@ async fn a_schedule_is_shown_before_it_is_saved() {
     else {
         panic!("accepted")
     };
-    assert_eq!(problem.fields[0].field, "schedule/cron");
+    assert_eq!(problem.fields[0].field, "schedule/cron/0");
 }
 
 #[tokio::test]
@@ -438,5 +564,7 @@ async fn policies_are_the_administrators_and_stay_in_their_tenant() {
     assert_eq!(code(stranger.get::<Policy>(&one).await), Code::NotFound);
     let theirs = AssignPolicy { policy_id: Some(made.id) };
     let assign = format!("/v1/tenants/{other}/workloads/{}/policy", world.workload);
-    assert_eq!(code(stranger.put::<_, Protection>(&assign, &theirs).await), Code::Validation);
+    assert_eq!(code(stranger.put::<_, Protection>(&assign, &theirs).await), Code::NotFound);
+    world.enrolled().await;
+    assert_eq!(code(world.assign(Some(world.app.id())).await), Code::Validation);
 }
