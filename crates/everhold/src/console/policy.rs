@@ -30,7 +30,7 @@ pub const EXAMPLE: &str = r#"A policy's file:
   zone = "Europe/Berlin"
   jitter_minutes = 60
   run_if_missed = true
-  windows = [{ days = ["sat", "sun"], from = "22:00", to = "06:00" }]
+  windows = [{ from = "22:00", to = "06:00" }]   # days = ["sat", "sun"] would be those alone
 
   [settings.retry]
   attempts = 3

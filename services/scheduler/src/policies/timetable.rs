@@ -246,7 +246,8 @@ impl Timetable {
                 minutes => format!("Every {minutes} minutes"),
             },
         };
-        format!("{when} ({zone})")
+        let within = if self.windows.is_empty() { "" } else { ", within its windows" };
+        format!("{when}{within} ({zone})")
     }
 
     /// The first tick after `after` that lies in a window, of no workload in particular.
@@ -732,6 +733,9 @@ mod tests {
     fn a_schedule_is_said_in_words() {
         assert_eq!(read(&every(90)).words(), "Every 90 minutes (UTC)");
         assert_eq!(read(&every(2_880)).words(), "Every 2 days (UTC)");
+        let mut at_night = every(60);
+        at_night.windows = vec![window(&[], "22:00", "06:00")];
+        assert_eq!(read(&at_night).words(), "Every hour, within its windows (UTC)");
         let words = read(&daily("30 2 * * mon-fri", "Europe/Berlin")).words();
         assert!(words.contains("02:30") && words.ends_with("(Europe/Berlin)"), "{words}");
     }
